@@ -1,0 +1,88 @@
+"""The client of the control socket, for the command line and the web tier. Blocking; cooperative under gevent.
+
+    with Client(runtime_dir) as client:
+        client.call("load", model="qwen", wait=True)
+
+A web worker keeps a few connected Clients for leases; everything else connects, asks and closes.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from supervisor import protocol
+from supervisor.errors import NotRunning
+from supervisor.protocol import Message
+
+SOCKET_NAME = "control.sock"
+RECEIVE_BYTES = 65536
+
+
+class Client:
+    """One connection to the supervisor. Connecting raises NotRunning; every call may raise Refused or NotRunning."""
+
+    def __init__(self, runtime_dir: Path) -> None:
+        path = runtime_dir / SOCKET_NAME
+        self._lines = protocol.LineBuffer()
+        self._ready: list[bytes] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise NotRunning(
+                f"cannot reach llama-router at {path}: {error.strerror or error}; "
+                "is it running, and is this its --runtime-dir?"
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up: releases or withdraws the lease of this connection, ends its streams."""
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for selectors."""
+        return self._socket.fileno()
+
+    def call(self, op: str, **fields: Any) -> Message:
+        """Send a request and wait for its answer. Raises Refused with the supervisor's error object."""
+        self._send({"op": op, **fields})
+        return protocol.raise_refusal(self._receive())
+
+    def stream(self, op: str, **fields: Any) -> Iterator[Message]:
+        """Send a request and yield the messages that follow its answer, until the stream ends."""
+        self.call(op, **fields)
+        while not (message := self._receive()).get("end"):
+            yield message
+
+    def release(self, figures: Message) -> None:
+        """Give the lease back with what is known of its request; not answered."""
+        self._send({"op": "release", "figures": figures})
+
+    def _send(self, message: Message) -> None:
+        try:
+            self._socket.sendall(protocol.encode(message))
+        except OSError as error:
+            raise NotRunning(f"cannot ask llama-router: {error.strerror or error}; did it stop?") from None
+
+    def _receive(self) -> Message:
+        while not self._ready:
+            try:
+                data = self._socket.recv(RECEIVE_BYTES)
+            except OSError as error:
+                raise NotRunning(f"cannot hear llama-router: {error.strerror or error}; did it stop?") from None
+            if not data:
+                raise NotRunning("cannot hear llama-router: it closed the connection; did it stop?")
+            self._ready = self._lines.feed(data)
+        return protocol.decode(self._ready.pop(0))

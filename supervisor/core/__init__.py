@@ -1,0 +1,1 @@
+"""The pure core: every decision, no side effect. See supervisor/DESIGN.md."""

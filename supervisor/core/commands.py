@@ -1,0 +1,111 @@
+"""The closed list of side effects. The core returns them, `supervisor.effects` executes them, nobody else acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisor.core.preset import Preset
+from supervisor.core.reasons import EndReason
+from supervisor.core.refusals import Refusal
+from supervisor.core.states import State
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """Start a process for `instance` as `launch`. `preset` is None for the web tier."""
+
+    instance: str
+    launch: int
+    preset: Preset | None
+
+
+@dataclass(frozen=True)
+class Terminate:
+    """Ask the launch to end: SIGTERM to its process group."""
+
+    launch: int
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End the launch: SIGKILL to its process group."""
+
+    launch: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Ask the launch once whether it can answer: an HTTP GET of `path`, or a TCP connection where it is None."""
+
+    launch: int
+    path: str | None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Tell the lease's client which launch serves it."""
+
+    lease: int
+    launch: int
+    model: str
+    instance: str
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Tell the lease's client why it gets none; the lease is over."""
+
+    lease: int
+    refusal: Refusal
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Tell an operator's client that what it asked for is done (or accepted, if it did not wait)."""
+
+    ask: int
+    model: str
+
+
+@dataclass(frozen=True)
+class Reject:
+    """Tell an operator's client that what it asked for can't be done."""
+
+    ask: int
+    refusal: Refusal
+
+
+@dataclass(frozen=True)
+class Announce:
+    """Something people and programs that watch want to know; `state` and `reason` are those after the change."""
+
+    kind: str
+    model: str | None
+    text: str
+    before: State | None = None
+    state: State | None = None
+    reason: EndReason | None = None
+    progress: float | None = None
+
+
+@dataclass(frozen=True)
+class DeclareReady:
+    """The web tier answers for the first time: say so to systemd and to whoever sits at the terminal."""
+
+
+@dataclass(frozen=True)
+class CloseListener:
+    """Take no more connections."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """Every process is gone: end the supervisor. `code` is 0 unless `why` says what went wrong."""
+
+    code: int
+    why: EndReason | None = None
+
+
+Command = (
+    Spawn | Terminate | Kill | Probe | Grant | Refuse | Answer | Reject | Announce | DeclareReady | CloseListener | Exit
+)

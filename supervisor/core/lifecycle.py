@@ -1,0 +1,233 @@
+"""The life of one instance: every transition, its deadline, and the commands that go with it.
+
+Whether an instance *should* run is the fleet's business; this module only knows how to get it there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+
+from supervisor.core.commands import Announce, Command, Kill, Probe, Spawn, Terminate
+from supervisor.core.events import Notified
+from supervisor.core.fleet_state import WEB, Instance, WebTier
+from supervisor.core.preset import HttpReady, Preset
+from supervisor.core.quantities import format_duration
+from supervisor.core.reasons import EndReason, Kind
+from supervisor.core.restart import Verdict, verdict
+from supervisor.core.states import State, Trigger, next_state
+
+FIRST_PROBE_DELAY = 0.05
+MAX_PROBE_DELAY = 1.0
+KILL_AGAIN = 5.0
+
+
+class Lifecycle:
+    """Moves instances through the table. Collects commands in `commands`; `launches` maps running launches."""
+
+    def __init__(self) -> None:
+        self.commands: list[Command] = []
+        self.launches: dict[int, Instance] = {}
+        self.timed: dict[str, Instance] = {}
+        self._numbers = count(1)
+
+    def start(self, instance: Instance, now: float) -> None:
+        """Launch a process. From STOPPED, BACKOFF or FAILED."""
+        before = instance.state
+        self._move(instance, Trigger.START, now)
+        instance.launch = next(self._numbers)
+        self.launches[instance.launch] = instance
+        instance.was_ready = instance.out_of_memory = instance.draining = False
+        instance.ending = instance.pid = instance.message = instance.progress = None
+        timeout = instance.terms.start_timeout
+        instance.deadline = None if timeout is None else now + timeout
+        preset = instance.terms if isinstance(instance.terms, Preset) else None
+        self.commands.append(Spawn(instance.name, instance.launch, preset))
+        self._announce(instance, "starting", before)
+
+    def spawned(self, instance: Instance, pid: int, now: float) -> None:
+        """The process is there; servers that can't notify are probed from now on."""
+        instance.pid = pid
+        if instance.state is State.STARTING and self._probed(instance):
+            instance.probe_delay = FIRST_PROBE_DELAY
+            instance.probe_at = now + instance.probe_delay
+
+    def notified(self, instance: Instance, message: Notified, now: float) -> None:
+        """What the server says of itself."""
+        instance.out_of_memory |= message.out_of_memory
+        if message.status is not None:
+            instance.message = message.status
+        if message.progress is not None and instance.state is State.STARTING:
+            instance.progress = message.progress
+            self.commands.append(
+                Announce(
+                    "progress",
+                    instance.name,
+                    f"{instance.name}: loading, {message.progress:.0%}",
+                    state=instance.state,
+                    progress=message.progress,
+                )
+            )
+        if message.ready and instance.state is State.STARTING and not self._probed(instance):
+            self._ready(instance, now)
+
+    def probe_due(self, instance: Instance) -> None:
+        """Send the next readiness probe; `probed` brings its answer."""
+        instance.probe_at = None
+        ready = instance.terms.ready if isinstance(instance.terms, Preset) else None
+        assert instance.launch is not None
+        self.commands.append(Probe(instance.launch, ready.http if isinstance(ready, HttpReady) else None))
+
+    def probed(self, instance: Instance, healthy: bool, now: float) -> None:
+        """A readiness probe was answered: ready, or asked again a little later."""
+        if instance.state is not State.STARTING:
+            return
+        if healthy:
+            self._ready(instance, now)
+        else:
+            instance.probe_delay = min(2 * instance.probe_delay, MAX_PROBE_DELAY)
+            instance.probe_at = now + instance.probe_delay
+
+    def stop(self, instance: Instance, why: EndReason, now: float, patience: float | None) -> None:
+        """End the run because of `why`; running requests get `patience` seconds (None: all the time they need)."""
+        if instance.state is State.BACKOFF:
+            before = instance.state
+            self._move(instance, Trigger.STOP, now)
+            instance.deadline = None
+            self._announce(instance, "restart called off", before)
+        elif instance.state is State.STARTING or (instance.state is State.READY and not instance.leases):
+            instance.ending = why
+            self._terminate(instance, now)
+        elif instance.state is State.READY:
+            instance.ending = why
+            if not instance.draining:
+                requests = f"{len(instance.leases)} running request{'s'[: len(instance.leases) != 1]}"
+                self._announce(instance, f"draining: {why.text}; waiting for {requests}", instance.state)
+            instance.draining = True
+            if patience is not None:
+                limit = now + patience
+                instance.deadline = limit if instance.deadline is None else min(instance.deadline, limit)
+        elif instance.state is State.STOPPING:
+            instance.ending = why
+
+    def abort(self, instance: Instance, why: EndReason, now: float) -> None:
+        """End the process without waiting for anything."""
+        instance.ending = why
+        if instance.state is not State.STOPPING:
+            self._terminate(instance, now)
+        self._kill(instance, now)
+
+    def _kill(self, instance: Instance, now: float) -> None:
+        assert instance.launch is not None
+        instance.deadline = now + KILL_AGAIN
+        self.commands.append(Kill(instance.launch))
+
+    def drained(self, instance: Instance, now: float) -> None:
+        """The last request of a draining instance is over."""
+        self._terminate(instance, now)
+
+    def deadline_passed(self, instance: Instance, now: float) -> None:
+        """Act on the deadline of the state the instance is in."""
+        instance.deadline = None
+        if instance.state is State.STARTING:
+            limit = format_duration(instance.terms.start_timeout)
+            instance.ending = EndReason(Kind.START_TIMEOUT, detail=limit, before_ready=True)
+            self._terminate(instance, now)
+        elif instance.state is State.READY and instance.draining:
+            self._terminate(instance, now)
+        elif instance.state is State.STOPPING:
+            self._announce(instance, "still running after SIGTERM, sending SIGKILL", instance.state)
+            self._kill(instance, now)
+        elif instance.state is State.BACKOFF:
+            instance.restarts += 1
+            self.start(instance, now)
+
+    def ended(self, instance: Instance, seen: EndReason, now: float) -> EndReason:
+        """The process is gone: find the reason, then what follows by the restart policy. Returns the reason."""
+        before = instance.state
+        reason = self._reason(instance, seen, now)
+        follows = verdict(instance.terms.restart, instance.failures, reason, now)
+        if isinstance(instance.terms, WebTier) and not instance.ever_ready:
+            follows = replace(follows, trigger=Trigger.GIVE_UP)
+        assert instance.launch is not None
+        del self.launches[instance.launch]
+        instance.launch = instance.pid = instance.ending = instance.message = instance.progress = None
+        instance.probe_at = None
+        instance.draining = False
+        instance.leases.clear()
+        instance.reason = reason
+        instance.failures = follows.failures
+        self._move(instance, follows.trigger, now)
+        instance.deadline = now + follows.delay if follows.trigger is Trigger.RETRY else None
+        self._announce(instance, self._epitaph(instance, reason, follows), before)
+        return reason
+
+    def reset(self, instance: Instance, now: float) -> None:
+        """Forgive past failures."""
+        instance.failures = ()
+        if instance.state is State.FAILED:
+            self._move(instance, Trigger.RESET, now)
+            self._announce(instance, "failure reset", State.FAILED)
+
+    def _ready(self, instance: Instance, now: float) -> None:
+        took = now - instance.since
+        self._move(instance, Trigger.READY, now)
+        instance.was_ready = instance.ever_ready = True
+        instance.deadline = instance.probe_at = instance.progress = None
+        self._announce(instance, f"ready after {took:.1f} s", State.STARTING)
+
+    def _terminate(self, instance: Instance, now: float) -> None:
+        before = instance.state
+        self._move(instance, Trigger.STOP, now)
+        instance.probe_at = None
+        instance.draining = False
+        instance.deadline = now + instance.terms.stop_timeout
+        assert instance.launch is not None and instance.ending is not None
+        self.commands.append(Terminate(instance.launch))
+        self._announce(instance, f"stopping: {instance.ending.text}", before)
+
+    def _move(self, instance: Instance, trigger: Trigger, now: float) -> None:
+        instance.state = next_state(instance.state, trigger)
+        instance.since = now
+        if instance.state in (State.STOPPED, State.FAILED):
+            self.timed.pop(instance.name, None)
+        else:
+            self.timed[instance.name] = instance
+
+    @staticmethod
+    def _probed(instance: Instance) -> bool:
+        return isinstance(instance.terms, Preset) and instance.terms.ready != "notify"
+
+    @staticmethod
+    def _reason(instance: Instance, seen: EndReason, now: float) -> EndReason:
+        """What was intended, where the end was; else what was seen."""
+        if instance.ending is not None:
+            lines = () if instance.ending.intended else seen.last_lines
+            return replace(instance.ending, at=now, last_lines=lines)
+        kind = Kind.OUT_OF_MEMORY if instance.out_of_memory else seen.kind
+        return replace(seen, kind=kind, at=now, before_ready=not instance.was_ready)
+
+    @staticmethod
+    def _epitaph(instance: Instance, reason: EndReason, follows: Verdict) -> str:
+        match follows.trigger:
+            case Trigger.RETRY:
+                when = f"in {format_duration(follows.delay)}" if follows.delay else "at once"
+                limit = instance.terms.restart.limit
+                turn = "" if instance.name == WEB else f" (failure {len(follows.failures)}, limit {limit})"
+                return f"{reason.text}; starting again {when}{turn}"
+            case Trigger.GIVE_UP:
+                return f"failed: {reason.text}"
+            case _:
+                return f"stopped: {reason.text}"
+
+    def _announce(self, instance: Instance, text: str, before: State) -> None:
+        self.commands.append(
+            Announce(
+                "state",
+                instance.name,
+                f"{instance.name}: {text}",
+                before=before,
+                state=instance.state,
+                reason=instance.reason if not instance.has_process else instance.ending,
+            )
+        )

@@ -1,0 +1,73 @@
+"""Every answer but yes to a request for a model: HTTP status, OpenAI type and wording, decided in this one place.
+
+The wordings of llama-server's router are kept where it has one (its clients match on them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisor.core.reasons import EndReason
+
+INVALID = "invalid_request_error"
+NOT_FOUND = "not_found_error"
+SERVER = "server_error"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An OpenAI error to be; `retry_after` in seconds, when trying again may help."""
+
+    status: int
+    type: str
+    message: str
+    retry_after: float | None = None
+
+
+NO_MODEL_NAMED = Refusal(400, INVALID, "model name is missing from the request")
+NOT_LOADED = Refusal(400, INVALID, "model is not loaded")
+ALREADY_RUNNING = Refusal(400, INVALID, "model is already running")
+NOT_RUNNING = Refusal(400, INVALID, "model is not running")
+STOPPING = Refusal(503, SERVER, "llama-router is stopping", retry_after=5.0)
+
+
+def unknown_model(name: str) -> Refusal:
+    """A request names a model that no preset defines."""
+    return Refusal(400, INVALID, f"model '{name}' not found")
+
+
+def unknown_to_operator(name: str) -> Refusal:
+    """An operator names a model that no preset defines."""
+    return Refusal(404, NOT_FOUND, f"model is not found: '{name}'")
+
+
+def removed(name: str) -> Refusal:
+    """A reload took the model away while the request waited for it."""
+    return Refusal(400, INVALID, f"model '{name}' not found: its preset was removed")
+
+
+def unloaded(name: str) -> Refusal:
+    """An operator unloaded the model while the request waited for it."""
+    return Refusal(503, SERVER, f"model '{name}' was unloaded on request while this request waited for it")
+
+
+def load_failed(name: str, reason: EndReason) -> Refusal:
+    """The load this request waited for ended in failure."""
+    return Refusal(500, SERVER, f"model name={name} failed to load: {_why(reason)}")
+
+
+def failed(name: str, reason: EndReason | None) -> Refusal:
+    """The model has failed for good; it takes a person to try again."""
+    why = _why(reason) if reason else "unknown"
+    fix = f"after fixing it, run: llama-router load {name}"
+    return Refusal(503, SERVER, f"model '{name}' has failed: {why}; {fix}")
+
+
+def waited_too_long(name: str, seconds: float) -> Refusal:
+    """The lease's own deadline passed before a server was free."""
+    return Refusal(503, SERVER, f"model '{name}' was not available within {seconds:g} s", retry_after=1.0)
+
+
+def _why(reason: EndReason) -> str:
+    last = next((line for line in reversed(reason.last_lines) if line.strip()), None)
+    return f"{reason.text}; its last log line: {last}" if last else reason.text

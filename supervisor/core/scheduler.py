@@ -1,0 +1,125 @@
+"""Leases: who waits for which model, who is served next, and who is refused.
+
+One queue a model, oldest first. A lease ends in exactly one way: granted and later released, refused, or withdrawn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from supervisor.core import refusals
+from supervisor.core.commands import Command, Grant, Refuse
+from supervisor.core.events import LeaseAsked
+from supervisor.core.fleet_state import Instance, Lease, Model
+from supervisor.core.refusals import Refusal
+from supervisor.core.states import State
+
+# A client saw its connection break before the supervisor saw the process end. The kernel closes a dying process's
+# sockets just before it reports the death, so this long without a death means that the server lives.
+AVOID_SECONDS = 1.0
+
+
+class Scheduler:
+    """All leases, by number. Adds commands to the list it is given."""
+
+    def __init__(self, commands: list[Command]) -> None:
+        self.commands = commands
+        self.leases: dict[int, Lease] = {}
+        self._timed: dict[int, Lease] = {}
+
+    def ask(self, model: Model, asked: LeaseAsked, now: float) -> None:
+        """Queue a lease, or refuse it at once: 1. the model has failed 2. it is not loaded and must not be."""
+        instance = model.instance
+        if instance.state is State.FAILED:  # 1
+            self.refuse_ask(asked.lease, refusals.failed(model.preset.name, instance.reason))
+            return
+        if not instance.wanted and not asked.autoload:  # 2
+            self.refuse_ask(asked.lease, refusals.NOT_LOADED)
+            return
+        lease = Lease(asked.lease, model.preset.name, now, timeout=asked.timeout)
+        if asked.avoid is not None:
+            lease.avoid, lease.avoid_until = asked.avoid, now + AVOID_SECONDS
+        self.leases[lease.id] = lease
+        model.waiting.append(lease)
+        if lease.timeout is not None or lease.avoid is not None:
+            self._timed[lease.id] = lease
+
+    def refuse_ask(self, lease: int, refusal: Refusal) -> None:
+        """Refuse what was never queued."""
+        self.commands.append(Refuse(lease, refusal))
+
+    def grant_waiting(self, model: Model, now: float) -> None:
+        """Hand out what room the model's instance has, oldest waiter first."""
+        instance = model.instance
+        passed_over: deque[Lease] = deque()
+        while model.waiting and self._has_room(instance):
+            lease = model.waiting.popleft()
+            if lease.avoid == instance.launch and now < lease.avoid_until:
+                passed_over.append(lease)
+            else:
+                self._grant(lease, instance)
+        passed_over.extend(model.waiting)
+        model.waiting = passed_over
+
+    def refuse_waiting(self, model: Model, refusal: Refusal) -> None:
+        """Refuse everyone who waits for the model."""
+        while model.waiting:
+            lease = model.waiting.popleft()
+            self._forget(lease)
+            self.commands.append(Refuse(lease.id, refusal))
+
+    def end(self, lease_id: int, models: dict[str, Model]) -> Lease | None:
+        """The client released, withdrew or hung up. Returns the lease if it was not over already."""
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            return None
+        self._forget(lease)
+        model = models.get(lease.model)
+        if lease.launch is None and model is not None:
+            model.waiting.remove(lease)
+        return lease
+
+    def expire(self, models: dict[str, Model], now: float) -> list[str]:
+        """Refuse waiters whose own deadline has passed. Returns the models to look at again."""
+        touched = []
+        for lease in [lease for lease in self._timed.values() if (at := _due(lease)) is not None and at <= now]:
+            touched.append(lease.model)
+            lease.avoid = None
+            if lease.deadline is not None and lease.deadline <= now:
+                models[lease.model].waiting.remove(lease)
+                self._forget(lease)
+                refusal = refusals.waited_too_long(lease.model, lease.timeout or 0.0)
+                self.commands.append(Refuse(lease.id, refusal))
+        return touched
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has something to do."""
+        return _earliest(_due(lease) for lease in self._timed.values())
+
+    def _has_room(self, instance: Instance) -> bool:
+        free = instance.state is State.READY and not instance.draining
+        return free and len(instance.leases) < _limit(instance)
+
+    def _grant(self, lease: Lease, instance: Instance) -> None:
+        assert instance.launch is not None
+        lease.launch = instance.launch
+        instance.leases.add(lease.id)
+        self._timed.pop(lease.id, None)
+        self.commands.append(Grant(lease.id, instance.launch, lease.model, instance.name))
+
+    def _forget(self, lease: Lease) -> None:
+        del self.leases[lease.id]
+        self._timed.pop(lease.id, None)
+
+
+def _limit(instance: Instance) -> int:
+    return getattr(instance.terms, "lease_limit", 0)
+
+
+def _due(lease: Lease) -> float | None:
+    return _earliest([lease.deadline, lease.avoid_until if lease.avoid is not None else None])
+
+
+def _earliest(times: Iterable[float | None]) -> float | None:
+    return min((at for at in times if at is not None), default=None)

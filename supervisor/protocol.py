@@ -1,0 +1,107 @@
+"""The control socket's wire format; framing only, no policy.
+
+A SOCK_STREAM UNIX socket (`control.sock` in the runtime directory, mode 0600) carries lines of UTF-8 JSON, one
+object each, at most MAX_LINE bytes. The client sends a request and reads its answer before it sends the next.
+
+    → {"op": "lease", "model": "qwen", "autoload": true, "timeout": 30.0, "avoid": 17}
+    ← {"ok": true, "lease": {"model": "qwen", "instance": "qwen", "launch": 18, "address": "unix:/run/…/18.sock"}}
+    ← {"ok": false, "error": {"code": 503, "type": "server_error", "message": "…", "retry_after": 1.0}}
+    → {"op": "release", "figures": {"status": 200, "bytes": 5120, "first_byte": 0.21}}         (never answered)
+
+`model` may be an alias or null. `timeout` is in seconds, null for none. `avoid` names the launch that just broke a
+connection: it is not granted again while it may be about to be found dead. A connection holds one lease at a time,
+and **a lease lives as long as its connection**: closing it releases a granted lease and withdraws a queued one.
+
+    → {"op": "status"}
+    ← {"ok": true, "status": {…}}                                                          see core/status.py
+    → {"op": "load" | "unload" | "restart" | "reset", "model": M, "wait": true, "strict": false}
+    ← {"ok": true, "model": {…}}                                                           one of status' models
+    → {"op": "reload"}
+    ← {"ok": true, "changes": {"added": [], "changed": [], "adjusted": [], "removed": [], "unchanged": 5}}
+    ← {"ok": false, "error": {…, "problems": [{"file", "line", "field", "message"}]}}
+    → {"op": "events", "follow": true, "since": 0}
+    ← {"ok": true}, then {"event": {…}} a line each
+    → {"op": "logs", "model": M, "lines": 100, "follow": true}
+    ← {"ok": true}, then {"line": {"at", "launch", "text"}} a line each
+
+`wait` answers when it is done, not accepted. `strict` refuses to load what runs and to unload what does not. `autoload`
+absent or null is as configured. The streams of "events" and "logs" end with {"end": true} unless they follow; then only
+the client's hang-up or the supervisor's end closes them. `model` "@web" names the web tier in logs.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from supervisor.errors import Problem, ProtocolError, Refused
+
+MAX_LINE = 4 * 1024 * 1024
+WEB = "@web"
+
+Message = dict[str, Any]
+
+
+def encode(message: Message) -> bytes:
+    """One line, newline included."""
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """The object of one line. Raises ProtocolError for anything else."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"cannot read control message {line[:80]!r}: {error}") from None
+    if not isinstance(message, dict):
+        raise ProtocolError(f"cannot read control message {line[:80]!r}: expected a JSON object")
+    return message
+
+
+class LineBuffer:
+    """Bytes in, whole lines out. Raises ProtocolError when a line grows past MAX_LINE."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Add received bytes and return the lines they complete, without their newlines."""
+        self._pending += data
+        *lines, rest = self._pending.split(b"\n")
+        if len(rest) > MAX_LINE:
+            raise ProtocolError(f"cannot read control message: no newline within {MAX_LINE} bytes")
+        self._pending = bytearray(rest)
+        return [bytes(line) for line in lines if line]
+
+
+def ok(**fields: Any) -> Message:
+    """A positive answer."""
+    return {"ok": True, **fields}
+
+
+def refusal(error: Refused) -> Message:
+    """The negative answer that carries `error`."""
+    detail: Message = {"code": error.status, "type": error.error_type, "message": str(error)}
+    if error.retry_after is not None:
+        detail["retry_after"] = error.retry_after
+    if error.problems:
+        detail["problems"] = [vars(problem) for problem in error.problems]
+    return {"ok": False, "error": detail}
+
+
+def raise_refusal(answer: Message) -> Message:
+    """Pass a positive answer through. Raises Refused with what a negative one carries."""
+    if answer.get("ok") is True:
+        return answer
+    error = answer.get("error")
+    try:
+        refused = Refused(
+            str(error["message"]),  # type: ignore[index]  # what is no mapping is caught as well
+            status=int(error["code"]),  # type: ignore[index]
+            error_type=str(error["type"]),  # type: ignore[index]
+            retry_after=error.get("retry_after"),  # type: ignore[union-attr]
+            problems=[Problem(**problem) for problem in error.get("problems", ())],  # type: ignore[union-attr]
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ProtocolError(f"cannot read the supervisor's answer: {str(answer)[:200]}") from None
+    raise refused

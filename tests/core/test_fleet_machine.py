@@ -1,0 +1,209 @@
+"""Any history: a hypothesis state machine plays clients, operators, processes and the clock against the fleet.
+
+Invariants, checked after every step:
+1. a lease ends once: granted, refused, or withdrawn while it waits; nothing is decided about it afterwards
+2. a grant goes to the launch that is ready now, never past the preset's limit, never to one that drains
+3. an instance has at most one process, and every launch is a new number
+4. a leased server is asked to end only by an operator, a reload's drain that ran out of leases, or the shutdown
+5. whoever waits has something to wait for: a process on its way, one that serves, or a restart that is due
+6. the same history gives the same decisions
+7. a server that drains has a lease to wait for; nothing is launched for a preset that was removed
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from supervisor.core import events
+from supervisor.core.commands import Command, Exit, Grant, Refuse, Spawn, Terminate
+from supervisor.core.events import Asked, Ended, Event, Goal, LeaseAsked, LeaseEnded, Notified, Probed, Spawned
+from supervisor.core.fleet import Fleet
+from supervisor.core.preset import Preset
+from supervisor.core.reasons import EndReason, Kind
+from supervisor.core.states import State
+from tests.core.driver import preset
+
+NAMES = ["a", "b", "c"]
+
+
+def presets(context: int, limit: int) -> dict[str, Preset]:
+    probed = {"name": "c", "backend": "command", "command": ["x", "{port}"], "ready": "tcp", "start_timeout": 20}
+    return {
+        "a": preset("a", context=context, max_concurrency=limit, start_timeout=30, stop_timeout=5),
+        "b": preset("b", autostart=True, restart={"limit": 1, "delay": 2}, stop_timeout=0),
+        "c": Preset.model_validate(probed),
+    }
+
+
+class FleetMachine(RuleBasedStateMachine):
+    """The world around a fleet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.fleet = Fleet(presets(0, 1), {}, self.now)
+        self.history: list[tuple[Event, float]] = []
+        self.outcome: list[list[Command]] = []
+        self.processes: dict[int, str] = {}
+        self.waiting: dict[int, str] = {}
+        self.granted: dict[int, int] = {}
+        self.numbers = 0
+        self.over = False
+
+    def send(self, event: Event) -> None:
+        if self.over:
+            return
+        commands = self.fleet.handle(event, self.now)
+        self.history.append((event, self.now))
+        self.outcome.append(commands)
+        for command in commands:
+            self.follow(command, event)
+
+    def some_launch(self) -> st.SearchStrategy[int]:
+        """Mostly a model's: the web tier is one of four, and its end leads to little."""
+        models = [launch for launch, name in self.processes.items() if name in NAMES]
+        return st.sampled_from([*models, *models, *self.processes])
+
+    def follow(self, command: Command, event: Event) -> None:
+        match command:
+            case Spawn():
+                assert command.launch not in self.processes, "3"
+                assert command.instance not in self.processes.values(), "3"
+                assert command.preset is None or not self.fleet.models[command.instance].removed, "7"
+                self.processes[command.launch] = command.instance
+            case Grant():
+                name = self.waiting.pop(command.lease)  # 1
+                assert self.processes[command.launch] == name, "2"
+                instance = self.fleet.lifecycle.launches[command.launch]
+                assert command.lease in instance.leases, "2"
+                self.granted[command.lease] = command.launch
+            case Refuse():
+                self.waiting.pop(command.lease)  # 1
+            case Terminate():
+                held = [lease for lease, launch in self.granted.items() if launch == command.launch]
+                assert not held or isinstance(event, events.Tick | events.StopAsked), "4"
+            case Exit():
+                assert not self.processes
+                self.over = True
+            case _:
+                pass
+
+    @initialize()
+    def begin(self) -> None:
+        self.send(events.Begin())
+
+    @rule(
+        name=st.sampled_from(["a", "a", *NAMES, "nope"]),
+        autoload=st.sampled_from([True, True, False]),
+        timeout=st.sampled_from([None, None, 0.0, 3.0]),
+    )
+    def lease(self, name: str, autoload: bool, timeout: float | None) -> None:
+        if not self.over:
+            self.numbers += 1
+            self.waiting[self.numbers] = name
+            self.send(LeaseAsked(self.numbers, name, autoload, timeout))
+
+    @precondition(lambda self: self.granted or self.waiting)
+    @rule(data=st.data(), broke=st.booleans())
+    def release_or_withdraw(self, data: st.DataObject, broke: bool) -> None:
+        lease = data.draw(st.sampled_from([*self.granted, *self.waiting]))
+        launch, name = self.granted.pop(lease, None), self.waiting.pop(lease, None)
+        self.send(LeaseEnded(lease, served=not broke))
+        if broke and launch is not None and name is None and not self.over:
+            self.numbers += 1
+            model = self.processes.get(launch, "a")
+            self.waiting[self.numbers] = model
+            self.send(LeaseAsked(self.numbers, model, avoid=launch))
+
+    @rule(name=st.sampled_from(["a", "a", "b", "c"]), leases=st.integers(1, 3))
+    def serves(self, name: str, leases: int) -> None:
+        """The way things mostly go: requests come, and the server gets ready."""
+        for _ in range(leases):
+            self.lease(name, autoload=True, timeout=None)
+        for launch in [launch for launch, instance in self.processes.items() if instance == name]:
+            self.send(Spawned(launch, 1000 + launch))
+            self.send(Probed(launch, healthy=True) if name == "c" else Notified(launch, ready=True))
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data(), how=st.sampled_from(["spawned", "ready", "probe", "sick", "oom"]))
+    def process_speaks(self, data: st.DataObject, how: str) -> None:
+        launch = data.draw(self.some_launch())
+        said: dict[str, Event] = {
+            "spawned": Spawned(launch, 1000 + launch),
+            "ready": Notified(launch, ready=True),
+            "probe": Probed(launch, healthy=True),
+            "sick": Probed(launch, healthy=False),
+            "oom": Notified(launch, out_of_memory=True, progress=0.5),
+        }
+        self.send(said[how])
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data(), how=st.sampled_from([{"code": 0}, {"code": 1}, {"code": 65}, {"signal": 9}]))
+    def process_ends(self, data: st.DataObject, how: dict[str, Any]) -> None:
+        launch = data.draw(self.some_launch())
+        del self.processes[launch]
+        kind = Kind.KILLED if "signal" in how else Kind.EXITED
+        self.send(Ended(launch, EndReason(kind, **how)))
+
+    @rule(seconds=st.sampled_from([0.0, 0.05, 1.0, 7.0, 31.0]))
+    def time_passes(self, seconds: float) -> None:
+        end = self.now + seconds
+        for _ in range(1000):
+            at = self.fleet.next_deadline()
+            if at is None or at > end or self.over:
+                break
+            self.now = max(self.now, at)
+            self.send(events.Tick())
+        else:
+            raise AssertionError("deadlines never stop being due")
+        self.now = end
+
+    @rule(name=st.sampled_from([*NAMES, "nope"]), goal=st.sampled_from(Goal), strict=st.booleans(), wait=st.booleans())
+    def operator(self, name: str, goal: Goal, strict: bool, wait: bool) -> None:
+        self.numbers += 1
+        # An operator may end a leased server, but only after its stop timeout, which comes with a Tick.
+        self.send(Asked(self.numbers, goal, name, wait, strict))
+
+    @precondition(lambda self: self.numbers > 3)
+    @rule(
+        context=st.sampled_from([0, 0, 1]),
+        limit=st.integers(1, 3),
+        kept=st.sampled_from([{"a", "b", "c"}, {"a", "b", "c"}, {"a", "c"}, {"b"}]),
+    )
+    def reload(self, context: int, limit: int, kept: set[str]) -> None:
+        new = {name: p for name, p in presets(context, limit).items() if name in kept}
+        self.send(events.PresetsChanged(new, {}))
+
+    @precondition(lambda self: self.numbers > 40)
+    @rule()
+    def stop(self) -> None:
+        self.send(events.StopAsked())
+
+    @invariant()
+    def grants_stay_within_limits(self) -> None:
+        for model in self.fleet.models.values():
+            instance = model.instance
+            assert not instance.leases or instance.state in (State.READY, State.STOPPING), "2"
+            assert len(instance.leases) <= 3, "2"
+            assert instance.leases or not instance.draining, "7"
+            assert instance.has_process == (instance.name in self.processes.values()), "3"
+
+    @invariant()
+    def waiters_have_something_to_wait_for(self) -> None:
+        queued = {lease.id for model in self.fleet.models.values() for lease in model.waiting}
+        assert queued == set(self.waiting), "1"
+        for model in self.fleet.models.values():
+            if model.waiting:
+                assert model.instance.state not in (State.STOPPED, State.FAILED), "5"
+
+    def teardown(self) -> None:
+        again = Fleet(presets(0, 1), {}, 0.0)
+        assert [again.handle(event, now) for event, now in self.history] == self.outcome, "6"
+
+
+FleetMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
+TestFleetMachine = FleetMachine.TestCase
