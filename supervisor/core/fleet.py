@@ -246,6 +246,9 @@ class Fleet:
             self.scheduler.refuse_waiting(model, refusals.STOPPING)
             self.lifecycle.stop(model.instance, SHUTDOWN, now, model.preset.stop_timeout)
             self._touched[model.preset.name] = None
+        if self.web.state is State.STARTING:  # it serves nobody, and gunicorn's workers are deaf to SIGTERM meanwhile
+            self.lifecycle.abort(self.web, SHUTDOWN, now)
+            return
         self.lifecycle.stop(self.web, SHUTDOWN, now, patience=None)
         if self.web.has_process:
             self.web.deadline = None
@@ -271,6 +274,7 @@ class Fleet:
         elif instance.state is State.FAILED and instance.reason is not None:
             self.scheduler.refuse_waiting(model, refusals.load_failed(name, instance.reason))
         elif instance.state is State.STOPPED and not self.stopping:
+            self._answer_asks(model)  # an unload is done even if someone wants the model back right away
             instance.terms = model.preset
             instance.wanted |= bool(model.waiting)
             if instance.wanted:

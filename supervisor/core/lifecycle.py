@@ -147,7 +147,7 @@ class Lifecycle:
         before = instance.state
         reason = self._reason(instance, seen, now)
         follows = verdict(instance.terms.restart, instance.failures, reason, now)
-        if isinstance(instance.terms, WebTier) and not instance.ever_ready:
+        if isinstance(instance.terms, WebTier) and not instance.ever_ready and not reason.intended:
             follows = replace(follows, trigger=Trigger.GIVE_UP)
         assert instance.launch is not None
         del self.launches[instance.launch]

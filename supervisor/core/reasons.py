@@ -36,7 +36,8 @@ INTENDED = frozenset({Kind.REQUESTED, Kind.EVICTED, Kind.IDLE, Kind.PRESET_CHANG
 @dataclass(frozen=True)
 class EndReason:
     """Why a run ended. `code` is an exit code, `signal` a signal number, `detail` what only this end knows:
-    the model an eviction made room for, the error of a program that can't be started, a timeout's length."""
+    the model an eviction made room for, the error of a program that can't be started, a timeout's length. `passing`
+    is what kept it from being started, such as a lack of memory."""
 
     kind: Kind
     at: float = 0.0
@@ -44,6 +45,7 @@ class EndReason:
     signal: int | None = None
     detail: str | None = None
     before_ready: bool = False
+    passing: bool = False
     last_lines: tuple[str, ...] = ()
 
     @property
@@ -59,7 +61,9 @@ class EndReason:
     @property
     def permanent(self) -> bool:
         """True when starting again would end the same way."""
-        return self.kind is Kind.CANNOT_START or (self.kind is Kind.EXITED and self.code in PERMANENT_EXIT_CODES)
+        if self.kind is Kind.CANNOT_START:
+            return not self.passing
+        return self.kind is Kind.EXITED and self.code in PERMANENT_EXIT_CODES
 
     @property
     def failure(self) -> bool:

@@ -1,0 +1,37 @@
+# Targets for people with a checkout. `make` alone lists them.
+# Every path here is relative: make itself cannot carry a checkout whose path has a space in it.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test clean
+
+LISTEN ?= 127.0.0.1:8080
+ARGS ?=
+PYTHON ?= python3
+
+# Handed on in the environment, so that no value is read by a shell on its way.
+export LISTEN PYTHON
+
+VENV_PYTHON := .venv/bin/python
+
+help: ## list these targets
+	@echo "usage: make TARGET [VARIABLE=value]"
+	@sed -n 's/^\([a-z]*\): ## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-8s %s\n' "$$name" "$$what"; done
+
+run: ## install into .venv if need be and serve a small demo model; LISTEN=127.0.0.1:8080
+	@sh packaging/demo/environment.sh
+	@exec sh packaging/demo/run.sh
+
+test: ## ruff, mypy and pytest with coverage; ARGS='-k word -x' goes to pytest
+	@sh packaging/demo/environment.sh dev
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+	$(VENV_PYTHON) -m coverage erase
+	$(VENV_PYTHON) -m coverage run -m pytest $(ARGS)
+	$(VENV_PYTHON) -m coverage combine --quiet
+	$(VENV_PYTHON) -m coverage report
+
+clean: ## remove what the other targets made, .venv included
+	@sh packaging/demo/run.sh --clean
+	rm -rf .venv dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find supervisor admin tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,40 @@
+"""The web tier: a dashboard for people and a proxy for OpenAI clients, run by gunicorn as a child of the supervisor.
+
+Imports nothing itself: gunicorn's master imports this package for its configuration, before gevent has patched the
+standard library, and shall stay small.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+def create_app(runtime_dir: str | None = None) -> Flask:
+    """The WSGI application; wiring only. `runtime_dir` (default: $LLAMA_ROUTER_RUNTIME_DIR) holds the control socket.
+
+    Raises KeyError when neither is given.
+    """
+    import os
+
+    from flask import Flask
+
+    from admin import dashboard, handlers, models
+    from admin.leases import Leases
+    from admin.proxy import Proxy
+
+    here = Path(__file__).parent
+    inside = here / "templates"  # the wheel carries them inside the package, a checkout beside it
+    app = Flask(__name__, template_folder=str(inside if inside.is_dir() else here.parent / "templates"))
+    app.config["RUNTIME_DIR"] = Path(runtime_dir or os.environ["LLAMA_ROUTER_RUNTIME_DIR"])
+    app.config["MAX_CONTENT_LENGTH"] = models.MAX_BODY
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.merge_slashes = False  # else an API path with "//" is answered with an HTML redirect
+    app.register_blueprint(models.blueprint)
+    app.register_blueprint(dashboard.blueprint)
+    handlers.register(app)
+    app.wsgi_app = Proxy(app.wsgi_app, Leases(app.config["RUNTIME_DIR"]))  # type: ignore[method-assign]
+    return app

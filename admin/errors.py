@@ -1,0 +1,80 @@
+"""Error answers: every API path answers {"error": {"code": int, "message": str, "type": str}}, as OpenAI's API does.
+
+Inside, such an answer is a supervisor.errors.Refused: it has the status, type and Retry-After already. Free of Flask,
+for gunicorn's master imports this by way of worker.py; handlers.py is Flask's part.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from http import HTTPStatus
+
+from gunicorn.http.errors import NoMoreData, ParseException
+
+from supervisor.errors import Refused
+
+log = logging.getLogger("gunicorn.error.admin")
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+AWAY = "llama-router's supervisor is not answering"
+AWAY_RETRY_SECONDS = 1.0
+
+
+class Unreadable(Exception):
+    """A request whose body was not read to its end: worker.py answers it with `status` and closes the connection.
+
+    Raised through Flask and gunicorn: a WSGI application has no other way to have a connection closed.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# Raised while a body is read; the connection is of no further use then, and worker.py ends it.
+CONNECTION_ENDS = (Unreadable, ParseException, NoMoreData, ConnectionResetError, TimeoutError)
+
+
+def type_of(status: int) -> str:
+    """OpenAI's error type for an HTTP status."""
+    return TYPES.get(status, SERVER if status >= 500 else INVALID)
+
+
+def error_object(status: int, message: str, error_type: str) -> bytes:
+    """The JSON error body; pure ASCII, whatever the message holds."""
+    return json.dumps({"error": {"code": status, "message": message, "type": error_type}}).encode()
+
+
+def status_line(status: int) -> str:
+    """Such as "404 Not Found"; a code that has no name gets "Unknown"."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Unknown"
+
+
+def headers_for(refusal: Refused) -> list[tuple[str, str]]:
+    """Content-Type, and Retry-After in whole seconds, rounded up (RFC 9110 §10.2.3)."""
+    headers = [("Content-Type", "application/json")]
+    if refusal.retry_after is not None:
+        headers.append(("Retry-After", str(max(1, math.ceil(refusal.retry_after)))))
+    return headers
+
+
+def away() -> Refused:
+    """What a client is told when the control socket does not answer."""
+    return Refused(AWAY, status=503, retry_after=AWAY_RETRY_SECONDS)
+
+
+def invalid(message: str) -> Refused:
+    """A request that can't be served whatever the models do."""
+    return Refused(message, status=400, error_type=INVALID)
+
+
+def missing_model() -> Refused:
+    """A request that names no model; llama-server's words."""
+    return invalid("model name is missing from the request")

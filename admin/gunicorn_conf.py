@@ -1,0 +1,80 @@
+"""gunicorn's configuration: `gunicorn --config python:admin.gunicorn_conf "admin:create_app()"`.
+
+Read by the master, once. Environment, set by the supervisor: LLAMA_ROUTER_LISTEN_FD (a socket already bound and
+listening; without it gunicorn binds its own default), LLAMA_ROUTER_WORKERS ("auto" or a number), LLAMA_ROUTER_GRACE
+(seconds that running requests may take after SIGTERM), NOTIFY_SOCKET (sd_notify(3)), LLAMA_ROUTER_RUNTIME_DIR (read
+by admin.create_app).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import resource
+import signal
+from typing import Any
+
+import sdnotify
+
+from admin.worker import KILL_SECONDS
+
+AUTO_WORKERS_AT_MOST = 4
+MAX_OPEN_FILES = 65536
+PR_SET_PDEATHSIG = 1  # prctl(2), linux/prctl.h
+
+# gunicorn's master says READY=1 before a worker can answer: it is not to know the socket.
+_notify_socket = os.environ.pop("NOTIFY_SOCKET", None)
+
+
+def _workers(setting: str) -> int:
+    if setting == "auto":
+        return min(len(os.sched_getaffinity(0)), AUTO_WORKERS_AT_MOST)
+    return int(setting)
+
+
+if _listen_fd := os.environ.get("LLAMA_ROUTER_LISTEN_FD"):
+    bind = f"fd://{_listen_fd}"
+workers = _workers(os.environ.get("LLAMA_ROUTER_WORKERS", "auto"))
+worker_class = "admin.worker.RouterWorker"
+worker_connections = 4096
+backlog = 2048
+keepalive = 75
+timeout = 60  # seconds without a heartbeat after which a worker counts as hung; it beats every quarter of that
+graceful_timeout = math.ceil(float(os.environ.get("LLAMA_ROUTER_GRACE", "30"))) + KILL_SECONDS
+limit_request_line = 8190
+limit_request_field_size = 16384
+forwarder_headers = ""  # nobody but the application decides where it is mounted
+control_socket_disable = True
+accesslog = None
+errorlog = "-"
+loglevel = "info"
+proc_name = "llama-router web"
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - heartbeats must not touch a disk
+
+
+def on_starting(server: Any) -> None:
+    """The listening socket is the supervisor's; gunicorn removes a UNIX socket's path unless systemd owns it."""
+    server.systemd = True
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """No worker outlives its master, and each may hold as many connections as it accepts."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != worker.ppid:  # the master died before the request to be told so
+        os._exit(0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def post_worker_init(worker: Any) -> None:
+    """The application is built: the web tier can answer as soon as this worker accepts."""
+    if _notify_socket is None:
+        return
+    os.environ["NOTIFY_SOCKET"] = _notify_socket  # where sdnotify looks
+    try:
+        sdnotify.SystemdNotifier().notify("READY=1")
+    finally:
+        del os.environ["NOTIFY_SOCKET"]

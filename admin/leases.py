@@ -1,0 +1,124 @@
+"""Leases from the supervisor: "this model server may not be stopped while I use it", one control connection each."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from admin.upstream import UpstreamDied
+from supervisor.client import Client
+from supervisor.errors import NotRunning, Refused
+from supervisor.protocol import Message
+
+MAX_IDLE_CONNECTIONS = 64
+
+
+class Lease:
+    """A granted lease; leaving its `with` block gives it back, once, with the figures of its request.
+
+    `figures`: status (HTTP, or None), bytes (of body sent to the client), first_byte and duration (seconds since the
+    lease was granted; first_byte None if none came), ended ("complete", "client_gone" or "upstream_died").
+    """
+
+    def __init__(self, pool: Leases, client: Client, grant: Message) -> None:
+        self.model = str(grant["model"])
+        self.launch: Any = grant["launch"]
+        self.address = str(grant["address"])
+        self._pool = pool
+        self._client = client
+        self._granted = time.monotonic()
+        self._status: int | None = None
+        self._bytes = 0
+        self._first_byte: float | None = None
+
+    def answered(self, status: int) -> None:
+        """The first byte of the body, or its end, is there."""
+        self._status = status
+        self._first_byte = self._elapsed()
+
+    def count(self, size: int) -> None:
+        """`size` bytes of the body went to the client."""
+        self._bytes += size
+
+    def _elapsed(self) -> float:
+        return round(time.monotonic() - self._granted, 6)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ended = "client_gone"
+        if kind is None:
+            ended = "complete"
+        elif issubclass(kind, UpstreamDied):
+            ended = "upstream_died"
+        figures = {
+            "status": self._status,
+            "bytes": self._bytes,
+            "first_byte": self._first_byte,
+            "duration": self._elapsed(),
+            "ended": ended,
+        }
+        self._pool.give_back(self._client, figures)
+
+
+class Leases:
+    """Takes leases, over connections kept from one request to the next (last in, first out)."""
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self._runtime_dir = runtime_dir
+        self._idle: list[Client] = []
+
+    def acquire(self, model: str | None, autoload: bool | None, avoid: Any) -> Lease:
+        """Wait for a lease. `autoload` None means as configured; `avoid` is a launch that just failed, or None.
+
+        Raises Refused, NotRunning or ProtocolError. An exception thrown in while waiting withdraws the request.
+        """
+        fields: Message = {"model": model, "timeout": None}
+        if autoload is not None:
+            fields["autoload"] = autoload
+        if avoid is not None:
+            fields["avoid"] = avoid
+        if self._idle:
+            try:
+                return self._ask(self._idle.pop(), fields)
+            except NotRunning:
+                self._drop_idle()  # the supervisor was restarted: all of them are as dead
+        return self._ask(Client(self._runtime_dir), fields)
+
+    def give_back(self, client: Client, figures: Message) -> None:
+        """End the lease of `client` and keep its connection for another."""
+        try:
+            client.release(figures)
+        except NotRunning:
+            client.close()
+        except BaseException:
+            client.close()  # half a message may have been sent
+            raise
+        else:
+            self._keep(client)
+
+    def _ask(self, client: Client, fields: Message) -> Lease:
+        try:
+            grant = client.call("lease", **fields)["lease"]
+        except Refused:
+            self._keep(client)
+            raise
+        except BaseException:
+            client.close()
+            raise
+        return Lease(self, client, grant)
+
+    def _keep(self, client: Client) -> None:
+        if len(self._idle) < MAX_IDLE_CONNECTIONS:
+            self._idle.append(client)
+        else:
+            client.close()
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()

@@ -1,0 +1,166 @@
+"""gunicorn's gevent worker, with OpenAI error objects for malformed HTTP and a prompt, graceful end.
+
+On SIGTERM it ends endless streams (connection.stopping) at once, closes what is idle after LAST_REQUEST_SECONDS, and
+gives the requests in progress LLAMA_ROUTER_GRACE seconds. Slow clients: a connection must bring its first request
+within FIRST_REQUEST_SECONDS and then move some bytes every STALL_SECONDS, in whichever direction it is asked to.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn import http
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    ForbiddenProxyRequest,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    NoMoreData,
+    ParseException,
+    UnsupportedTransferCoding,
+)
+from gunicorn.workers.ggevent import GeventWorker
+
+from admin import connection, errors
+
+FIRST_REQUEST_SECONDS = 20.0
+STALL_SECONDS = 60.0
+LAST_REQUEST_SECONDS = 0.3  # for a request already on its way when the worker is asked to stop
+KILL_SECONDS = 2  # between a worker's own deadline and gunicorn's SIGKILL
+LINGER_SECONDS = 2.0
+QUIET = frozenset([errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF])
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (LimitRequestLine, 414),
+    (LimitRequestHeaders, 431),
+    (ExpectationFailed, 417),
+    (UnsupportedTransferCoding, 501),
+    (ForbiddenProxyRequest, 403),
+)
+
+
+class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type hints
+    """One process of the web tier."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wake = Event()
+        self._waiting: dict[gevent.Timeout, gevent.Greenlet[..., Any]] = {}
+
+    def run(self) -> None:
+        """Serve until SIGTERM, then finish what is in progress."""
+        pool = Pool(self.worker_connections)
+        servers = [self._listen(listener, pool) for listener in self.sockets]
+        while self.alive:
+            self.notify()
+            self._wake.wait(self.timeout / 2)
+        for server in servers:
+            server.close()
+        connection.stopping.set()
+        closing = gevent.get_hub().loop.timer(LAST_REQUEST_SECONDS)
+        closing.start(self._close_idle)  # in the hub, which alone may throw into other greenlets
+        deadline = time.monotonic() + self.cfg.graceful_timeout - KILL_SECONDS
+        while not pool.join(timeout=min(1.0, max(0.0, deadline - time.monotonic()))):
+            self.notify()
+            if time.monotonic() >= deadline:
+                self.log.warning("ending %d requests that outlast the grace period", len(pool))
+                pool.kill(timeout=KILL_SECONDS / 2)
+                return
+
+    def _listen(self, listener: Any, pool: Pool) -> StreamServer:
+        listener.setblocking(1)
+        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=pool)
+        if self.cfg.workers > 1:
+            server.max_accept = 1  # leave the next connection to a sibling
+        server.start()
+        return server
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM."""
+        self.alive = False
+        gevent.get_hub().loop.run_callback_threadsafe(self._wake.set)
+
+    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        """Serve the requests of one connection, one after the other."""
+        client.settimeout(STALL_SECONDS)
+        request = None
+        try:
+            parser = http.get_parser(self.cfg, client, addr)
+            name = listener.getsockname()
+            while (request := self._next_request(parser)) is not None:
+                self.handle_request(name, request, client, addr)
+        except (StopIteration, NoMoreData, TimeoutError, connection.ClientGone):
+            pass  # the connection has served its last request, or went quiet
+        except OSError as error:
+            if error.errno not in QUIET:
+                self.log.exception("a connection broke")
+        except Exception as error:
+            self.handle_error(request, client, addr, error)
+        finally:
+            with suppress(OSError):
+                client.close()
+
+    def _next_request(self, parser: Any) -> Any:
+        """Wait for a request; None when none came in time. Raises what gunicorn's parser does."""
+        patience = self.cfg.keepalive if parser.req_count else FIRST_REQUEST_SECONDS
+        timeout = silent_timeout(patience if self.alive else LAST_REQUEST_SECONDS)
+        self._waiting[timeout] = gevent.getcurrent()  # type: ignore[assignment]
+        try:
+            with timeout:
+                return next(parser)
+        finally:
+            del self._waiting[timeout]
+        return None
+
+    def _close_idle(self) -> None:
+        """End the wait of every connection for a next request, as its own timeout would."""
+        for timeout, greenlet in list(self._waiting.items()):
+            if timeout in self._waiting:
+                greenlet.throw(timeout)
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """Answer what never became a request of the application, or what it could not finish reading; then hang up."""
+        status, message = self._verdict(req, exc)
+        body = errors.error_object(status, message, errors.type_of(status))
+        head = (
+            f"HTTP/1.1 {errors.status_line(status)}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with suppress(OSError):
+            client.sendall(head.encode() + body)
+            linger(client)
+
+    def _verdict(self, req: Any, exc: BaseException) -> tuple[int, str]:
+        if isinstance(exc, errors.Unreadable):
+            return exc.status, str(exc)
+        ours = isinstance(exc, InvalidResponseHeader | InvalidResponseHeaderName)
+        if isinstance(exc, ParseException) and not ours:
+            self.log.debug("malformed request: %r", exc)
+            status = next((status for kind, status in STATUSES if isinstance(exc, kind)), 400)
+            return status, f"malformed HTTP request: {exc}"
+        self.log.error("cannot answer %s", getattr(req, "uri", "a request"), exc_info=exc)
+        return 500, "llama-router failed on this request; its log says why"
+
+
+def silent_timeout(seconds: float) -> gevent.Timeout:
+    """A timeout that ends its `with` block without an exception."""
+    return gevent.Timeout(seconds, False)  # type: ignore[arg-type]  # documented, but not in the type stubs
+
+
+def linger(client: socket.socket) -> None:
+    """Say goodbye, then read on for a while: closing with bytes unread would reset the connection, and the client
+    might never see its answer (RFC 9112 §9.6)."""
+    client.shutdown(socket.SHUT_WR)
+    with silent_timeout(LINGER_SECONDS):
+        while client.recv(65536):
+            gevent.sleep(0)

@@ -1,0 +1,83 @@
+"""Starts `python -m supervisor.model_server`: the llama-cpp-python that is installed next to llama-router.
+
+llama_cpp is never imported here: option names and values are checked by the model server itself, which says what is
+wrong with them and ends with exit code 78.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from supervisor.backends import Place, Plan
+from supervisor.core.preset import Preset
+from supervisor.errors import CannotStart
+
+# What a preset without `context` gets, or less where the model was trained for less. 2048, llama-cpp-python's own
+# default, is a page or two of chat; a model's own context can be 131072 tokens, whose KV cache takes 16 GiB for an
+# 8B model (32 layers, 8 KV heads of 128, f16). 8192 tokens take 1 GiB there.
+DEFAULT_CONTEXT = 8192
+
+
+def plan(preset: Preset, place: Place) -> Plan:
+    """Write the settings file and say how to start the model server. Raises CannotStart if it can't be written."""
+    try:
+        _write_private(place.settings, json.dumps(settings(preset)))
+    except OSError as error:
+        raise CannotStart(
+            f"cannot start {preset.name}: cannot write settings {place.settings}: {error.strerror}"
+        ) from error
+    # -P: the current directory must not stand in for any of the modules imported.
+    argv = (sys.executable, "-P", "-m", "supervisor.model_server")
+    paths = ("--socket", str(place.socket), "--settings", str(place.settings))
+    return Plan(argv + paths, _environment(preset), f"unix:{place.socket}")
+
+
+def settings(preset: Preset) -> dict[str, Any]:
+    """The preset as fields of llama_cpp.server.settings.ModelSettings; its `options` win over what is derived.
+
+    `parallel` has no field: llama-cpp-python serves one request at a time. `n_ctx` is left out for DEFAULT_CONTEXT.
+    """
+    fields: dict[str, Any] = {
+        "model": preset.model,
+        "model_alias": preset.name,
+        "embedding": preset.embedding,
+        # ModelSettings defaults to true. Every prompt token's logits are then computed and kept: n_ctx × n_vocab × 4
+        # bytes, 5 GB for 8192 tokens of a 150000-token vocabulary. Only answering with logprobs needs them.
+        "logits_all": False,
+        # ModelSettings defaults to true: the kernel could never take the weights back when memory is short.
+        "use_mlock": False,
+        "verbose": False,
+    }
+    if preset.context is not None:
+        fields["n_ctx"] = preset.context
+    if preset.gpu_layers is not None:
+        fields["n_gpu_layers"] = preset.gpu_layers
+    if preset.threads is not None:
+        fields["n_threads"] = fields["n_threads_batch"] = preset.threads
+    if preset.mmproj is not None:
+        # A projector is ignored without a chat format that reads images; mtmd suits all of them.
+        fields |= {"clip_model_path": preset.mmproj, "chat_format": "mtmd"}
+    return fields | {name.replace("-", "_"): value for name, value in preset.options.items()}
+
+
+def _environment(preset: Preset) -> dict[str, str]:
+    """The preset's variables, and where to find this package when it does not lie where Python looks by itself."""
+    env = {"PYTHONUNBUFFERED": "1", **preset.env}
+    root = str(Path(__file__).resolve().parents[2])
+    if root != sysconfig.get_path("purelib"):
+        given = env.get("PYTHONPATH", os.environ.get("PYTHONPATH"))
+        env["PYTHONPATH"] = os.pathsep.join([root, given] if given else [root])
+    return env
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replace `path` by a new file of mode 0600: an old file's mode, or a link in its place, must not count."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,101 @@
+"""Starting one child process: its own session and process group, logs into a pipe, dead when the supervisor dies."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from supervisor.errors import CannotStart
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+ABOVE_PASSED_FDS = 64
+PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
+RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and exec would pass that on
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Child:
+    """A running process: `pid` (also its process group), a pidfd, and the read end of its stdout and stderr."""
+
+    pid: int
+    pidfd: int
+    log: int
+
+
+def become_subreaper() -> None:
+    """Orphans of our children become our children, so that none escapes (prctl(2))."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def spawn(argv: Sequence[str], env: Mapping[str, str], pass_fd: int | None = None) -> Child:
+    """Fork and exec `argv`, found on the PATH of `env`; `pass_fd` becomes its descriptor 3.
+
+    Raises CannotStart when the program can't be executed, and OSError when processes, memory or descriptors are short
+    at the moment. Nothing is left behind then.
+    """
+    parent = os.getpid()
+    opened: list[int] = []
+    try:
+        opened += os.pipe2(os.O_CLOEXEC)
+        opened += os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+    except OSError:
+        for fd in opened:
+            os.close(fd)
+        raise
+    log_read, log_write, error_read, error_write = opened
+    if pid == 0:
+        _exec(argv, env, parent, log_write, error_write, pass_fd)
+    os.close(log_write)
+    os.close(error_write)
+    with os.fdopen(error_read, "rb") as pipe:
+        failure = pipe.read()
+    if failure:
+        os.close(log_read)
+        os.waitpid(pid, 0)
+        raise _failure(argv[0], *failure.decode(errors="replace").split(" ", 1))
+    os.set_blocking(log_read, False)
+    return Child(pid, os.pidfd_open(pid), log_read)
+
+
+def _failure(program: str, number: str, text: str) -> CannotStart | OSError:
+    return OSError(int(number), text) if int(number) in PASSING else CannotStart(f"cannot start {program}: {text}")
+
+
+def _exec(
+    argv: Sequence[str], env: Mapping[str, str], parent: int, log: int, error_pipe: int, pass_fd: int | None
+) -> None:
+    """The forked half. Never returns; what goes wrong is written to the error pipe, which exec closes."""
+    try:
+        error_pipe = fcntl.fcntl(error_pipe, fcntl.F_DUPFD_CLOEXEC, ABOVE_PASSED_FDS)
+        os.setsid()
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # the supervisor died before the line above took effect
+        signal.set_wakeup_fd(-1)
+        for number in RESTORED_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        if pass_fd is not None:
+            if pass_fd == 3:
+                os.set_inheritable(3, True)
+            else:
+                os.dup2(pass_fd, 3)
+        os.execvpe(argv[0], list(argv), dict(env))
+    except OSError as error:
+        hint = "; is it installed and on PATH?" if isinstance(error, FileNotFoundError) else ""
+        os.write(error_pipe, f"{error.errno} {error.strerror}{hint}".encode())
+    except BaseException as error:
+        os.write(error_pipe, f"0 {error!r}".encode())
+    finally:
+        os._exit(127)

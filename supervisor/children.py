@@ -1,0 +1,143 @@
+"""The running processes: launched, signalled, read, and reaped. Every event about them starts here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from supervisor import child
+from supervisor.child import Child
+from supervisor.core.events import Ended, Notified, Spawned
+from supervisor.core.reasons import EndReason, Kind
+from supervisor.errors import CannotStart
+from supervisor.guard import Guard
+from supervisor.logs import LogBook, Source
+from supervisor.loop import Loop
+from supervisor.notify import NotifySocket
+
+
+@dataclass(frozen=True)
+class Running:
+    """A launch with a process. `address` is where it answers; `cleanup` removes what was made for it."""
+
+    launch: int
+    child: Child
+    source: Source
+    address: str
+    cleanup: Callable[[], None]
+
+
+class Children:
+    """By launch. Registers their descriptors with the loop and delivers Spawned, Notified and Ended to it."""
+
+    def __init__(self, loop: Loop, logbook: LogBook, notify: NotifySocket, guard: Guard) -> None:
+        self._loop = loop
+        self._logbook = logbook
+        self._notify = notify
+        self._guard = guard
+        self._running: dict[int, Running] = {}
+        self._by_group: dict[int, int] = {}
+        child.become_subreaper()
+        loop.watch(notify, self._notified)
+
+    def address(self, launch: int) -> str | None:
+        """Where a launch answers; None if it has no process."""
+        running = self._running.get(launch)
+        return running.address if running else None
+
+    def start(
+        self,
+        name: str,
+        launch: int,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        address: str,
+        *,
+        cleanup: Callable[[], None],
+        pass_fd: int | None = None,
+    ) -> None:
+        """Start a process and watch it. One that can't be executed, for good or right now, ends with CANNOT_START."""
+        try:
+            process = child.spawn(argv, {**env, "NOTIFY_SOCKET": str(self._notify.path)}, pass_fd)
+        except (CannotStart, OSError) as error:
+            cleanup()
+            detail = f"cannot start {argv[0]}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            reason = EndReason(Kind.CANNOT_START, detail=detail, passing=isinstance(error, OSError))
+            self._loop.deliver(Ended(launch, reason))
+            return
+        self._guard.watch(process.pid)
+        running = Running(launch, process, Source(name, launch, process.log), address, cleanup)
+        self._running[launch] = running
+        self._by_group[process.pid] = launch
+        self._loop.watch(process.log, lambda: self._read_log(running))
+        self._loop.watch(process.pidfd, lambda: self._reap(running))
+        self._loop.deliver(Spawned(launch, process.pid))
+
+    def signal(self, launch: int, number: signal.Signals) -> None:
+        """Signal the whole process group of a launch."""
+        if launch in self._running:
+            _signal_group(self._running[launch].child.pid, number)
+
+    def reap_orphans(self) -> None:
+        """Reap what was adopted: children of our children, whose parent died, and the guard.
+
+        Children of our own are left to their pidfd, which is ready as well.
+        """
+        with contextlib.suppress(ChildProcessError):
+            while (peek := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if peek.si_pid in self._by_group:
+                    self._reap(self._running[self._by_group[peek.si_pid]])
+                    continue
+                os.waitpid(peek.si_pid, 0)
+                if peek.si_pid == self._guard.pid:
+                    self._guard.start()
+
+    def kill_all(self) -> None:
+        """The last net: nothing of ours may outlive us."""
+        for running in self._running.values():
+            _signal_group(running.child.pid, signal.SIGKILL)
+            running.cleanup()
+
+    def _read_log(self, running: Running) -> None:
+        if not self._logbook.read(running.source):
+            self._loop.unwatch(running.child.log)
+
+    def _notified(self) -> None:
+        for note in self._notify.receive():
+            launch = self._by_group.get(note.group)
+            if launch is not None:
+                self._loop.deliver(Notified(launch, note.ready, note.status, note.progress, note.out_of_memory))
+
+    def _reap(self, running: Running) -> None:
+        """The process is dead: hear its last words first, and leave nothing of its group."""
+        if self._running.get(running.launch) is not running:
+            return
+        result = os.waitid(os.P_PIDFD, running.child.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if result is None:
+            return
+        self._notified()
+        _signal_group(running.child.pid, signal.SIGKILL)  # before reaping frees the group's number
+        os.waitid(os.P_PIDFD, running.child.pidfd, os.WEXITED)
+        self._logbook.drain(running.source)
+        self._loop.unwatch(running.child.pidfd)
+        self._loop.unwatch(running.child.log)
+        os.close(running.child.pidfd)
+        os.close(running.child.log)
+        del self._running[running.launch]
+        del self._by_group[running.child.pid]
+        self._guard.forget(running.child.pid)
+        running.cleanup()
+        lines = self._logbook.last_words(running.source.name, running.launch)
+        if result.si_code == os.CLD_EXITED:
+            reason = EndReason(Kind.EXITED, code=result.si_status, last_lines=lines)
+        else:
+            reason = EndReason(Kind.KILLED, signal=result.si_status, last_lines=lines)
+        self._loop.deliver(Ended(running.launch, reason))
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)

@@ -1,0 +1,25 @@
+"""`llama-router run`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from supervisor import directories
+from supervisor.cli.options import path_option, runtime_dir, runtime_dir_option
+
+
+@click.command("run", epilog="Example: llama-router run --config ./config.yaml --listen 127.0.0.1:9000")
+@path_option("--config", metavar="FILE", text="The configuration file.")
+@click.option("--listen", metavar="ADDRESS", help="Host and port, or the path of a UNIX socket; replaces the file's.")
+@path_option("--state-dir", metavar="DIR", text="Directory for what is kept between runs.")
+@runtime_dir_option
+def command(config: Path | None, listen: str | None, state_dir: Path | None) -> int:
+    """Run the supervisor until SIGTERM or Ctrl-C."""
+    # These bring pydantic and the whole daemon, which no client command should wait for.
+    from supervisor import daemon, presets_dir
+
+    chosen = directories.for_daemon(os.environ, runtime=runtime_dir(), state=state_dir, config=config)
+    return daemon.run(presets_dir.load(chosen.config), chosen, listen)

@@ -1,0 +1,163 @@
+"""The server side of the control socket: connections, framing and back-pressure. What the requests mean is in
+`operations`; the wire format in `protocol`.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from supervisor import protocol
+from supervisor.errors import ProtocolError, Refused
+from supervisor.loop import READ, WRITE, Loop
+from supervisor.protocol import Message
+
+BACKLOG = 1024
+RECEIVE_BYTES = 65536
+MAX_UNSENT = 16 * 1024 * 1024
+ACCEPT_AGAIN_SECONDS = 0.1
+
+Handler = Callable[["Connection", Message], None]
+
+
+class Connection:
+    """One client. `claim` numbers the lease it holds or waits for, `asking` the answer it waits for."""
+
+    def __init__(self, server: ControlServer, sock: socket.socket) -> None:
+        self.claim: int | None = None
+        self.granted = False
+        self.asking: int | None = None
+        self.follows_events = False
+        self.follows_log: str | None = None
+        self.open = True
+        self._server = server
+        self._socket = sock
+        self._lines = protocol.LineBuffer()
+        self._unsent = bytearray()
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is unanswered, or a stream runs."""
+        waits = self.claim is not None and not self.granted
+        return waits or self.asking is not None or self.follows_events or self.follows_log is not None
+
+    def fileno(self) -> int:
+        """For the selector."""
+        return self._socket.fileno()
+
+    def send(self, *messages: Message) -> None:
+        """Send without waiting. A client that does not read is hung up on once MAX_UNSENT bytes are due to it."""
+        if not self.open:
+            return
+        self._unsent += b"".join(map(protocol.encode, messages))
+        self._flush()
+        if len(self._unsent) > MAX_UNSENT:
+            self._server.hang_up(self)
+
+    def refuse(self, error: Refused) -> None:
+        """Send an error object."""
+        self.send(protocol.refusal(error))
+
+    def ready(self) -> None:
+        """The socket is readable or writable."""
+        self._flush()
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._server.hang_up(self)
+            return
+        try:
+            for line in self._lines.feed(data):
+                if self.open:
+                    self._server.handle(self, protocol.decode(line))
+        except ProtocolError as error:
+            self.refuse(Refused(str(error), status=400, error_type="invalid_request_error"))
+            self._server.hang_up(self)
+
+    def close(self) -> None:
+        """Close the socket; the server has forgotten it already."""
+        self.open = False
+        self._socket.close()
+
+    def _flush(self) -> None:
+        if not self._unsent:
+            return
+        try:
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the hang-up is read next
+        del self._unsent[:sent]
+        self._server.watch(self, bool(self._unsent))
+
+
+class ControlServer:
+    """Listens at `path`, mode 0600. `handler` takes requests, `gone` hears of every connection that ended.
+
+    While there are no descriptors for more connections, clients wait in the backlog.
+    """
+
+    def __init__(self, loop: Loop, path: Path, handler: Handler, gone: Callable[[Connection], None]) -> None:
+        self.path = path
+        self.handle = handler
+        self.connections: set[Connection] = set()
+        self._loop = loop
+        self._gone = gone
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        path.unlink(missing_ok=True)
+        self._socket.bind(str(path))
+        path.chmod(0o600)
+        self._socket.listen(BACKLOG)
+        self._accept_at: float | None = None
+        loop.watch(self._socket, self._accept)
+        loop.timed.append(self)
+
+    def watch(self, connection: Connection, unsent: bool) -> None:
+        """Wait for the client to speak and, with something unsent, to listen."""
+        if connection.open:
+            self._loop.watch(connection, connection.ready, READ | WRITE if unsent else READ)
+
+    def hang_up(self, connection: Connection) -> None:
+        """Close a connection and free what it held."""
+        if connection.open:
+            self.connections.discard(connection)
+            self._loop.unwatch(connection)
+            connection.close()
+            self._gone(connection)
+
+    def close(self) -> None:
+        """Hang up on everyone and remove the socket."""
+        for connection in list(self.connections):
+            self.hang_up(connection)
+        self._loop.unwatch(self._socket)
+        self._socket.close()
+        self.path.unlink(missing_ok=True)
+
+    def due(self) -> float | None:
+        """When to accept again."""
+        return self._accept_at
+
+    def fire(self, now: float) -> None:
+        """Accept again if it is time."""
+        if self._accept_at is not None and self._accept_at <= now:
+            self._accept_at = None
+            self._loop.watch(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._socket.accept()
+        except OSError:  # without a pause, being out of descriptors would keep the loop spinning
+            self._loop.unwatch(self._socket)
+            self._accept_at = time.monotonic() + ACCEPT_AGAIN_SECONDS
+            return
+        sock.setblocking(False)
+        connection = Connection(self, sock)
+        self.connections.add(connection)
+        self._loop.watch(connection, connection.ready)

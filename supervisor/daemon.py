@@ -1,0 +1,210 @@
+"""`llama-router run`: put the parts together, run the loop, leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from supervisor import __version__, presets_dir
+from supervisor.announcements import Announcements, Record
+from supervisor.children import Children
+from supervisor.client import SOCKET_NAME
+from supervisor.control import ControlServer
+from supervisor.core.config import Listen, parse_listen
+from supervisor.core.events import PresetsChanged, StopAsked
+from supervisor.core.fleet import Fleet
+from supervisor.core.reload import changes
+from supervisor.core.status import fleet_status
+from supervisor.directories import Directories, check_socket_length, make_private
+from supervisor.effects import Effects
+from supervisor.errors import AlreadyRunning, CannotCreate, ConfigurationError, Problem
+from supervisor.guard import Guard
+from supervisor.listener import Listener
+from supervisor.logs import Journal, LogBook, LogLine
+from supervisor.loop import Loop
+from supervisor.notify import NotifySocket
+from supervisor.operations import Operations, event_message, line_message
+from supervisor.presets_dir import Configuration
+from supervisor.probes import Probes
+from supervisor.protocol import WEB, Message
+from supervisor.systemd import Systemd
+
+NOTIFY_NAME = "notify.sock"
+LOCK_NAME = "lock"
+LONGEST_SOCKET_NAME = "1000000000.sock"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
+
+
+def run(configuration: Configuration, directories: Directories, listen: str | None) -> int:
+    """Serve until SIGTERM or Ctrl-C. Returns the exit code. Raises CannotListen, CannotCreate or AlreadyRunning
+    before anything was started."""
+    address = _listen_address(configuration, listen)
+    make_private(directories.runtime)
+    make_private(directories.state, tighten=False)
+    check_socket_length(directories.runtime / LONGEST_SOCKET_NAME)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_locked(directories.runtime))
+        listener = Listener(address)
+        stack.callback(listener.close)
+        daemon = Daemon(configuration, directories, listener)
+        stack.callback(daemon.close)
+        return daemon.loop.run()
+
+
+class Daemon:
+    """All parts of one running supervisor."""
+
+    def __init__(self, configuration: Configuration, directories: Directories, listener: Listener) -> None:
+        self.configuration = configuration
+        self.started = time.time()
+        self._listener = listener
+        self.journal = Journal()
+        self.systemd = Systemd()
+        self.guard = Guard()
+        self.loop = Loop(Fleet(configuration.presets, configuration.aliases, time.monotonic()))
+        self.loop.timed.append(self.systemd)
+        self.logbook = LogBook(time.time, self._new_lines)
+        self.announcements = Announcements(time.time, self._new_record)
+        self.operations = Operations(
+            self.loop,
+            self.announcements,
+            self.logbook,
+            status=self.status,
+            reload=self.reload,
+            autoload=lambda: self.configuration.config.autoload,
+        )
+        runtime = directories.runtime
+        try:
+            self.notify = NotifySocket(runtime / NOTIFY_NAME)
+            self.control = ControlServer(self.loop, runtime / SOCKET_NAME, self.operations.handle, self.operations.gone)
+        except OSError as error:
+            raise CannotCreate(f"cannot create sockets in {runtime}: {error.strerror or error}") from None
+        self.children = Children(self.loop, self.logbook, self.notify, self.guard)
+        self._watch_signals()
+        self.loop.execute = Effects(
+            self.loop,
+            runtime=runtime,
+            listener=listener,
+            children=self.children,
+            probes=Probes(self.loop),
+            operations=self.operations,
+            announcements=self.announcements,
+            journal=self.journal,
+            systemd=self.systemd,
+            serving=self._serving,
+            workers=configuration.config.web.workers,
+        ).execute
+
+    def close(self) -> None:
+        """Free everything; whatever still runs is killed."""
+        self.children.kill_all()
+        self.control.close()
+        self.notify.close()
+        self.loop.close()
+        self.guard.close()
+        signal.set_wakeup_fd(-1)
+
+    def status(self) -> Message:
+        """The status object."""
+        fleet = self.loop.fleet
+        picture = fleet_status(fleet, time.time() - time.monotonic())
+        for model in picture["models"]:
+            origin = self.configuration.origins.get(model["name"])
+            model |= {"file": origin.file, "line": origin.line} if origin else {"file": None, "line": None}
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "since": self.started,
+            "listen": self._listener.address,
+            "config": str(self.configuration.path),
+            "autoload": self.configuration.config.autoload,
+            **picture,
+        }
+
+    def reload(self) -> Message:
+        """Read the configuration again and apply the difference. Raises ConfigurationError and changes nothing."""
+        new = presets_dir.load(self.configuration.path)
+        difference = changes(self.configuration.presets, new.presets)
+        self.configuration = new
+        self.logbook.keep_only(self.loop.fleet.models.keys() | {WEB})  # or names that come and go would fill the memory
+        self.loop.deliver(PresetsChanged(new.presets, new.aliases))
+        return vars(difference)
+
+    def _serving(self) -> str:
+        count = len(self.loop.fleet.models)
+        return f"serving {count} model{'s'[: count != 1]} on {self._listener.url}"
+
+    def _new_lines(self, lines: list[LogLine]) -> None:
+        self.journal.write_all(f"{line.name} | {line.text}" for line in lines)
+        for connection in list(self.control.connections):
+            if connection.follows_log == lines[0].name:
+                connection.send(*map(line_message, lines))
+
+    def _new_record(self, record: Record) -> None:
+        for connection in list(self.control.connections):
+            if connection.follows_events:
+                connection.send(event_message(record))
+
+    def _watch_signals(self) -> None:
+        """Handlers do nothing: the interpreter writes each signal's number to the wake-up descriptor."""
+        self._signals, wakeup = socket.socketpair()
+        self._signals.setblocking(False)
+        wakeup.setblocking(False)
+        self._wakeup = wakeup
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        self.loop.watch(self._signals, self._signalled)
+
+    def _signalled(self) -> None:
+        numbers = set(self._signals.recv(4096))
+        if numbers & {int(number) for number in STOP_SIGNALS}:
+            self.loop.deliver(StopAsked())
+        if signal.SIGHUP in numbers:
+            self._reload_on_signal()
+        if signal.SIGCHLD in numbers:
+            self.children.reap_orphans()
+
+    def _reload_on_signal(self) -> None:
+        self.systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            self.reload()
+        except ConfigurationError as error:
+            self.journal.write("llama-router: cannot reload; the running configuration is kept:", "error")
+            for problem in error.problems:
+                self.journal.write(f"llama-router:   {problem}", "error")
+        self.systemd.notify("READY=1")
+
+
+def _listen_address(configuration: Configuration, listen: str | None) -> Listen:
+    if listen is None:
+        return configuration.config.listen
+    try:
+        return parse_listen(listen)
+    except ValueError as error:
+        raise ConfigurationError([Problem("--listen", None, None, str(error))]) from None
+
+
+@contextlib.contextmanager
+def _locked(runtime: Path) -> Iterator[None]:
+    """Hold the runtime directory; the kernel lets go of it however this process ends."""
+    with (runtime / LOCK_NAME).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise AlreadyRunning(
+                f"cannot start: another llama-router (pid {lock.read().strip() or 'unknown'}) uses {runtime}; "
+                "stop it, or choose another --runtime-dir"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield

@@ -1,0 +1,161 @@
+"""The only executor of the core's commands. One short method each; no decisions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from supervisor import web_tier
+from supervisor.announcements import Announcements
+from supervisor.backends import Place, plan
+from supervisor.children import Children
+from supervisor.core import commands
+from supervisor.core.commands import Command
+from supervisor.core.events import Ended
+from supervisor.core.preset import Preset
+from supervisor.core.reasons import EndReason, Kind
+from supervisor.core.status import model_status, status_line
+from supervisor.errors import CannotStart
+from supervisor.listener import Listener
+from supervisor.logs import Journal
+from supervisor.loop import Loop
+from supervisor.operations import Operations
+from supervisor.probes import Probes
+from supervisor.systemd import Systemd
+
+
+class Effects:
+    """Everything the core's commands act on."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        *,
+        runtime: Path,
+        listener: Listener,
+        children: Children,
+        probes: Probes,
+        operations: Operations,
+        announcements: Announcements,
+        journal: Journal,
+        systemd: Systemd,
+        serving: Callable[[], str],
+        workers: int | str,
+    ) -> None:
+        self._loop = loop
+        self._runtime = runtime
+        self._listener = listener
+        self._children = children
+        self._probes = probes
+        self._operations = operations
+        self._announcements = announcements
+        self._journal = journal
+        self._systemd = systemd
+        self._serving = serving
+        self._workers = workers
+
+    def execute(self, command: Command) -> None:
+        """Carry out one command."""
+        match command:
+            case commands.Spawn():
+                self._spawn(command)
+            case commands.Terminate():
+                self._children.signal(command.launch, signal.SIGTERM)
+            case commands.Kill():
+                self._children.signal(command.launch, signal.SIGKILL)
+            case commands.Probe():
+                self._probes.start(
+                    command.launch, self._children.address(command.launch), command.path, time.monotonic()
+                )
+            case commands.Grant():
+                self._grant(command)
+            case commands.Refuse():
+                self._operations.refused(command.lease, command.refusal)
+            case commands.Answer():
+                model = self._loop.fleet.models[command.model]
+                self._operations.answered(command.ask, model_status(model, time.time() - time.monotonic()))
+            case commands.Reject():
+                self._operations.refused(command.ask, command.refusal)
+            case commands.Announce():
+                self._announce(command)
+            case commands.DeclareReady():
+                self._declare_ready()
+            case commands.CloseListener():
+                self._systemd.notify("STOPPING=1")
+                self._listener.close()
+            case commands.Exit():
+                self._exit(command)
+
+    def _spawn(self, command: commands.Spawn) -> None:
+        if command.preset is None:
+            self._children.start(
+                command.instance,
+                command.launch,
+                web_tier.ARGV,
+                web_tier.environment(self._runtime, self._workers),
+                "",
+                cleanup=lambda: None,
+                pass_fd=self._listener.fileno(),
+            )
+        else:
+            self._spawn_model(command, command.preset)
+
+    def _spawn_model(self, command: commands.Spawn, preset: Preset) -> None:
+        place = Place(
+            socket=self._runtime / f"{command.launch}.sock",
+            settings=self._runtime / f"{command.launch}.json",
+            port=_free_port,
+        )
+
+        def cleanup() -> None:
+            place.socket.unlink(missing_ok=True)
+            place.settings.unlink(missing_ok=True)
+
+        try:
+            planned = plan(preset, place)
+        except CannotStart as error:
+            cleanup()
+            self._loop.deliver(Ended(command.launch, EndReason(Kind.CANNOT_START, detail=str(error))))
+            return
+        env = {**os.environ, **planned.env}
+        self._children.start(command.instance, command.launch, planned.argv, env, planned.address, cleanup=cleanup)
+
+    def _grant(self, command: commands.Grant) -> None:
+        self._operations.granted(
+            command.lease,
+            {
+                "model": command.model,
+                "instance": command.instance,
+                "launch": command.launch,
+                "address": self._children.address(command.launch),
+            },
+        )
+
+    def _announce(self, command: commands.Announce) -> None:
+        self._announcements.add(command, time.time() - time.monotonic())
+        if command.kind != "progress":
+            bad = command.reason is not None and command.reason.failure
+            self._journal.write(f"llama-router: {command.text}", "error" if bad else "info")
+            for line in command.reason.last_lines if bad and command.reason else ():
+                self._journal.write(f"llama-router:   | {line}", "error")
+        self._systemd.status(status_line(self._loop.fleet))
+
+    def _declare_ready(self) -> None:
+        self._systemd.notify("READY=1")
+        self._journal.write(f"llama-router: {self._serving()}")
+
+    def _exit(self, command: commands.Exit) -> None:
+        if command.why is not None:
+            self._journal.write(f"llama-router: cannot serve: the web tier {command.why.text}", "error")
+        self._loop.exit_code = command.code
+
+
+def _free_port() -> int:
+    """A loopback port that is free at this moment; the program that is told it binds it right away."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

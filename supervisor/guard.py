@@ -1,0 +1,76 @@
+"""The guard: a tiny child that outlives the supervisor by a moment and kills what it left behind.
+
+PR_SET_PDEATHSIG reaches a child, but not the child's own children. The guard knows every process group and reads a
+pipe whose other end only the supervisor holds: when that closes, however the supervisor died, it kills the groups.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+LAST_FD = 65536
+
+
+class Guard:
+    """Forked at once; `pid` is its process. Fork it before there is much memory to share."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._pipe = -1
+        self.pid = 0
+        self.start()
+
+    def start(self) -> None:
+        """Fork the guard (again, if it was killed) and tell it every group."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+        read_end, self._pipe = os.pipe2(os.O_CLOEXEC)
+        self.pid = os.fork()
+        if self.pid == 0:
+            _guard(read_end)
+        os.close(read_end)
+        for group in self._groups:
+            self._tell("+", group)
+
+    def watch(self, group: int) -> None:
+        """Kill this process group when the supervisor is gone."""
+        self._groups.add(group)
+        self._tell("+", group)
+
+    def forget(self, group: int) -> None:
+        """The group is gone; its number may be used again by others."""
+        self._groups.discard(group)
+        self._tell("-", group)
+
+    def close(self) -> None:
+        """Let the guard go (it kills what is still watched) and wait for it."""
+        os.close(self._pipe)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+    def _tell(self, what: str, group: int) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it was killed; its death restarts it with all groups
+            os.write(self._pipe, f"{what}{group}\n".encode())
+
+
+def _guard(pipe: int) -> None:
+    """The child's whole life. Never returns."""
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.closerange(3, pipe)
+        os.closerange(pipe + 1, LAST_FD)
+        groups: set[int] = set()
+        with os.fdopen(pipe) as lines:
+            for line in lines:
+                change = groups.add if line[0] == "+" else groups.discard
+                change(int(line[1:]))
+        for group in groups:
+            with contextlib.suppress(OSError):
+                os.killpg(group, signal.SIGKILL)
+    finally:
+        os._exit(0)

@@ -1,0 +1,192 @@
+"""The child program of a llama-cpp-python preset: loads one model and serves OpenAI's API on a UNIX socket.
+
+    python -m supervisor.model_server --socket PATH --settings FILE
+
+FILE is a JSON object of llama_cpp.server.settings.ModelSettings' fields. To the sd_notify(3) socket NOTIFY_SOCKET go
+STATUS= and X_PROGRESS= (0 to 1) while it loads, READY=1 once it accepts requests and can answer them, WATCHDOG=1 if
+WATCHDOG_USEC asks for it, and STOPPING=1; without the variable it works just the same, by hand for example.
+
+SIGTERM and SIGINT end it at once while it loads; later the running requests are finished first and it exits with 0.
+SIGINT is not ignored, because in a terminal Ctrl-C should work: started by the supervisor, it is in a process group of
+its own, which a terminal's Ctrl-C does not reach. A second SIGINT ends it at once.
+
+Exit codes are those of sysexits(3). 65 (the file is no usable GGUF), 66 (there is no such file, or it can't be read)
+and 78 (an option is unknown or has a bad value) are permanent; 70, 71 (out of memory, with ERRNO=12), 73 (the socket
+can't be made) and 74 (reading failed) may pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sdnotify
+import uvicorn
+
+from supervisor.errors import CannotCreate, RouterError
+from supervisor.model_server_load import CannotLoad, load
+
+# Idle connections are the proxy's to close: a server that closes one races with the next request on it.
+_KEEP_ALIVE = 3600
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="supervisor.model_server", description="Serves one GGUF model.")
+    parser.add_argument("--socket", type=Path, required=True, help="UNIX socket to listen on (made with mode 0600)")
+    parser.add_argument("--settings", type=Path, required=True, help="JSON file of ModelSettings fields")
+    options = parser.parse_args(arguments)
+    try:
+        settings = json.loads(options.settings.read_bytes())
+        if not isinstance(settings, dict):
+            raise ValueError("expected a JSON object")
+    except (OSError, ValueError) as error:
+        print(f"cannot read settings {options.settings}: {error}", file=sys.stderr)
+        return os.EX_CONFIG
+    return serve(settings, options.socket)
+
+
+def serve(settings: Mapping[str, Any], socket_path: Path) -> int:
+    """Load, serve until SIGTERM, and return the exit code. For a process that forked with the imports done, too."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # ggml would have a debugger print its hundreds of frames over the last lines, which say what happened.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+    notifier = Notifier()
+    try:
+        with _listening(socket_path) as listener:
+            notifier.send("STATUS=loading\nX_PROGRESS=0.00")
+            app, status = load(settings, notifier.progress)
+            _Server(app, notifier, status).run(sockets=[listener])
+    except RouterError as error:
+        print(error, file=sys.stderr, flush=True)
+        number_line = f"\nERRNO={error.number}" if isinstance(error, CannotLoad) and error.number else ""
+        notifier.send(f"STATUS={_one_line(str(error))}{number_line}")
+        return error.exit_code
+    return os.EX_OK
+
+
+class Notifier:
+    """The sd_notify(3) socket, if there is one."""
+
+    def __init__(self) -> None:
+        self._notifier = sdnotify.SystemdNotifier()
+        self._per_cent = -1
+
+    def send(self, text: str, *, wait: bool = True) -> None:
+        """Send assignments, one a line. Never fails: the program works the same when nobody listens.
+
+        A listener that is behind is waited for, or with `wait` false this message is dropped.
+        """
+        if self._notifier.socket is not None:
+            self._notifier.socket.setblocking(wait)
+        # sdnotify encodes as latin-1 and silently sends nothing where it can't; sd_notify(3) asks for UTF-8.
+        self._notifier.notify(text.encode().decode("latin-1"))
+
+    def progress(self, done: float) -> None:
+        """Report the part of the weights that is loaded, 0 to 1, in whole per cents."""
+        per_cent = int(done * 100)
+        if per_cent != self._per_cent:
+            self._per_cent = per_cent
+            self.send(f"STATUS=loading, {per_cent} %\nX_PROGRESS={per_cent / 100:.2f}", wait=False)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """A socket bound to `path`, not yet accepting: until the model is loaded clients are refused, not kept waiting."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            path.unlink()
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+    except OSError as error:
+        listener.close()
+        raise CannotCreate(f"cannot listen on {path}: {error.strerror or error}") from error
+    try:
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that notifies, and that ends by itself after a signal instead of raising it again."""
+
+    def __init__(self, app: Any, notifier: Notifier, status: str) -> None:
+        self._notifier = notifier
+        self._status = status
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                callback_notify=self._beat,
+                timeout_notify=_watchdog_seconds(),
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept, then say so."""
+        await super().startup(sockets)
+        self._notifier.send(f"READY=1\nSTATUS={_one_line(self._status)}\nX_PROGRESS=1.00")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say so, stop accepting, and wait for the running requests."""
+        self._notifier.send("STOPPING=1\nSTATUS=finishing the running requests")
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Replaces uvicorn's way, to which sse-starlette reacts by cutting the running streams."""
+
+        def stop(number: int, _frame: object) -> None:
+            self.should_exit = True
+            if number == signal.SIGINT:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    async def _beat(self) -> None:
+        if "WATCHDOG_USEC" in os.environ:
+            self._notifier.send("WATCHDOG=1", wait=False)
+
+
+def _watchdog_seconds() -> int:
+    """Half of what the watchdog allows, as sd_watchdog_enabled(3) recommends; at least the 1 s that uvicorn can do."""
+    try:
+        return max(int(os.environ.get("WATCHDOG_USEC", "60000000")) // 2_000_000, 1)
+    except ValueError:
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

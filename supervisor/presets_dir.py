@@ -1,0 +1,293 @@
+"""The configuration on disk: config.yaml and the directory of presets that it names, read and checked as a whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from supervisor.core import config as config_keys
+from supervisor.core import preset as preset_keys
+from supervisor.core.config import Config
+from supervisor.core.fields import complaints, unknown_key
+from supervisor.core.preset import Preset
+from supervisor.core.quantities import shown
+from supervisor.errors import ConfigurationError, Problem
+from supervisor.yaml_source import Keys, Source, open_source, printable
+
+SUFFIXES = (".yaml", ".yml")
+TOP_KEYS = ("defaults", "models")
+MODEL_KEYS = Preset.model_fields.keys() - {"name"}
+
+Written = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a preset is written: `file`, relative to config.yaml's directory if it lies below it, and `line` from 1."""
+
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A configuration without problems.
+
+    `path` and `presets_dir` are absolute; `aliases` leads from alias to the name of a preset; `notices` are about keys
+    that are written but have no effect.
+    """
+
+    config: Config
+    path: Path
+    presets_dir: Path
+    presets: dict[str, Preset]
+    aliases: dict[str, str]
+    origins: dict[str, Origin]
+    notices: tuple[Problem, ...]
+
+
+@dataclass
+class _Entry:
+    """A model as a file has it; `preset` is None if it has problems."""
+
+    source: Source
+    keys: Keys
+    written: Written
+    preset: Preset | None
+
+    @property
+    def aliases(self) -> list[str]:
+        """The aliases, those of an invalid preset included, so that clashes show together with its other problems."""
+        written = self.written.get("aliases")
+        return [alias for alias in written if isinstance(alias, str)] if isinstance(written, list) else []
+
+
+def load(path: Path) -> Configuration:
+    """The configuration that the config.yaml at `path` names.
+
+    Raises ConfigurationError with the problems of all files, sorted by file and line. If config.yaml can't be read,
+    the presets are looked for where they are by default.
+    """
+    problems: list[Problem] = []
+    sources = list(_opened([path], problems))
+    config, presets_dir = _load_config(sources[0]) if sources else (None, _default_directory(path))
+    entries: dict[str, _Entry] = {}
+    if presets_dir is not None:
+        for source in _opened(_presets_files(presets_dir, path, sources), problems):
+            _load_presets(source, entries)
+            sources.append(source)
+    aliases = _load_aliases(entries)
+    problems += [problem for source in sources for problem in source.problems]
+    if problems or config is None or presets_dir is None:
+        raise ConfigurationError(_sorted(problems))
+    return Configuration(
+        config=config,
+        path=path.absolute(),
+        presets_dir=presets_dir.absolute(),
+        presets={name: entry.preset for name, entry in entries.items() if entry.preset is not None},
+        aliases=aliases,
+        origins={name: _origin(entry, path.parent) for name, entry in entries.items()},
+        notices=tuple(_sorted(notice for source in sources for notice in source.notices)),
+    )
+
+
+def _opened(paths: Iterable[Path], problems: list[Problem]) -> Iterator[Source]:
+    for path in paths:
+        try:
+            yield open_source(path)
+        except ConfigurationError as error:
+            problems += error.problems
+
+
+def _load_config(source: Source) -> tuple[Config | None, Path | None]:
+    """The config, or None if it has problems; and the directory of presets as far as it is known all the same."""
+    written = source.root
+    if not isinstance(written, dict):
+        source.complain((), f"cannot use {shown(written)} as a configuration: write 'key: value' lines")
+        return None, _default_directory(source.path)
+    config = None
+    try:
+        config = Config.model_validate(written)
+    except ValidationError as error:
+        for keys, message in complaints(Config, error):
+            source.complain(keys, message)
+    for key in written:
+        if key in config_keys.UNACTED:
+            source.notice((key,), f"{key!r} is read but has no effect in this version")
+    directory = written.get("presets", _DEFAULT_PRESETS)
+    if not isinstance(directory, str) or not directory or "\0" in directory:
+        return config, None
+    return config, _below(source.path.parent, directory)
+
+
+_DEFAULT_PRESETS: str = Config.model_fields["presets"].default
+
+
+def _default_directory(path: Path) -> Path | None:
+    directory = path.parent / _DEFAULT_PRESETS
+    return directory if os.path.isdir(directory) else None  # noqa: PTH112  # Path.is_dir may raise PermissionError
+
+
+def _presets_files(directory: Path, config: Path, sources: list[Source]) -> list[Path]:
+    """The files of presets, sorted by name: not config.yaml, nor any that is hidden or an editor's lock or backup."""
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries]
+    except OSError as error:
+        for source in sources:
+            reason = f"{error.strerror}; create it or correct the path"
+            source.complain(("presets",), f"cannot read the directory {shown(str(directory), 200)}: {reason}")
+        return []
+    chosen = (name for name in sorted(names) if name.endswith(SUFFIXES) and not name.startswith((".", "#")))
+    return [directory / name for name in chosen if directory / name != config]
+
+
+def _load_presets(source: Source, entries: dict[str, _Entry]) -> None:
+    """Add the models of one file to `entries`, and all that is wrong with them to the file's problems."""
+    models, defaults = _sections(source)
+    _notice_unacted(source, ("defaults",), defaults)
+    for name, written in models.items():
+        if source.is_full:
+            return
+        keys: Keys = ("models", name)
+        if name in entries:
+            other = entries[name].source.place(keys)
+            source.complain(keys, f"cannot use the name {shown(name)}: it is taken by {other}; rename one of them")
+        elif written is None or isinstance(written, dict):
+            _notice_unacted(source, keys, written or {})
+            whole = _overlaid(written or {}, defaults)
+            entries[name] = _Entry(source, keys, whole, _load_preset(source, name, whole))
+        else:
+            source.complain(keys, f"cannot use {shown(written)} as a model: write 'key: value' lines below its name")
+            entries[name] = _Entry(source, keys, {}, None)
+
+
+def _sections(source: Source) -> tuple[Written, Written]:
+    """The models and the known defaults of a file, each empty if it is missing or unusable."""
+    root = source.root
+    if not isinstance(root, dict):
+        source.complain((), f"cannot use {shown(root)} as presets: write 'models:', and the models' names below it")
+        return {}, {}
+    _refuse_unknown(source, (), root, TOP_KEYS, "; the models' names belong below 'models:'")
+    models, defaults = (_section(source, root, key) for key in ("models", "defaults"))
+    _refuse_unknown(source, ("defaults",), defaults, MODEL_KEYS)
+    return models, {key: value for key, value in defaults.items() if key in MODEL_KEYS}
+
+
+def _section(source: Source, root: Written, key: str) -> Written:
+    section = root.get(key)
+    if section is None or isinstance(section, dict):
+        return section or {}
+    source.complain((key,), f"cannot use {shown(section)} as {key}: write 'key: value' lines")
+    return {}
+
+
+def _refuse_unknown(source: Source, keys: Keys, written: Written, known: Iterable[str], hint: str = "") -> None:
+    for key in written:
+        if key not in known and not source.is_full:
+            source.complain((*keys, key), unknown_key(key, known) + hint)
+
+
+def _overlaid(written: Written, defaults: Written) -> Written:
+    """The model as written, over those defaults that mean something to its backend."""
+    backend = written.get("backend", defaults.get("backend"))
+    foreign = preset_keys.LLAMA_KEYS if backend == "command" else preset_keys.COMMAND_KEYS
+    return _merged(written, {key: value for key, value in defaults.items() if key not in foreign})
+
+
+def _merged(over: Written, under: Written) -> Written:
+    merged = {**under, **over}
+    for key in over.keys() & under.keys():
+        if isinstance(over[key], dict) and isinstance(under[key], dict):
+            merged[key] = _merged(over[key], under[key])
+    return merged
+
+
+def _load_preset(source: Source, name: str, written: Written) -> Preset | None:
+    body = _with_paths(written, source.path.parent)
+    found: list[tuple[Keys, str]] = []
+    if "name" in body:
+        found.append((("name",), unknown_key("name", MODEL_KEYS)))
+    preset = None
+    try:
+        preset = Preset.model_validate({**body, "name": name})
+    except ValidationError as error:
+        found += [(() if keys == ("name",) else keys, message) for keys, message in complaints(Preset, error)]
+    if body.get("backend") != "command":
+        found += [((key,), why) for key in ("model", "mmproj") if (why := _why_unreadable(body.get(key)))]
+    for keys, message in found:
+        source.complain(("models", name, *keys), message)
+    return None if found else preset
+
+
+def _with_paths(written: Written, directory: Path) -> Written:
+    """The same with absolute paths; the program of a command is a path only if it holds a slash."""
+    body = dict(written)
+    for key in ("model", "mmproj"):
+        if isinstance(body.get(key), str) and body[key]:
+            body[key] = str(_below(directory, body[key]).absolute())
+    command = body.get("command")
+    if isinstance(command, list) and command and isinstance(command[0], str) and "/" in command[0]:
+        body["command"] = [str(_below(directory, command[0]).absolute()), *command[1:]]
+    return body
+
+
+def _below(directory: Path, path: str) -> Path:
+    return directory / os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser raises for an unknown user
+
+
+def _why_unreadable(path: object) -> str | None:
+    """What keeps a model's file from being read; None if nothing does, or if `path` is none and validation says so."""
+    if not isinstance(path, str) or not path or "\0" in path:
+        return None
+    try:
+        is_file = stat.S_ISREG(Path(path).stat().st_mode)
+    except OSError as error:
+        return f"cannot read {shown(path, 200)}: {error.strerror}; correct the path"
+    if not is_file:
+        return f"cannot read {shown(path, 200)}: it is not a regular file; write the path of a GGUF file"
+    if not os.access(path, os.R_OK):
+        return f"cannot read {shown(path, 200)}: permission denied; make it readable for this user"
+    return None
+
+
+def _notice_unacted(source: Source, keys: Keys, written: Written) -> None:
+    for key, value in written.items():
+        if key in preset_keys.UNACTED:
+            source.notice((*keys, key), f"{key!r} is read but has no effect in this version")
+        elif key == "backend" and isinstance(value, str) and value in preset_keys.UNACTED_BACKENDS:
+            source.notice((*keys, key), f"backend {value!r} is read but has no effect in this version")
+
+
+def _load_aliases(entries: dict[str, _Entry]) -> dict[str, str]:
+    """The name that each alias leads to; complains about those that are names or aliases of other models."""
+    aliases: dict[str, str] = {}
+    for name, entry in entries.items():
+        for index, alias in enumerate(entry.aliases):
+            holder = alias if alias in entries else aliases.setdefault(alias, name)
+            # A model's clash with itself is the preset's own rule.
+            if holder != name and not entry.source.is_full:
+                other = entries[holder].source.place(entries[holder].keys)
+                keys: Keys = (*entry.keys, "aliases", index)
+                message = (
+                    f"cannot use alias {shown(alias)}: it is taken by {shown(holder)} at {other}; remove one of them"
+                )
+                entry.source.complain(keys, message)
+    return aliases
+
+
+def _origin(entry: _Entry, base: Path) -> Origin:
+    path = entry.source.path
+    return Origin(
+        printable(path.relative_to(base) if path.is_relative_to(base) else path), entry.source.line(entry.keys)
+    )
+
+
+def _sorted(problems: Iterable[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.file, problem.line or 0, problem.field or "", problem.message))

@@ -1,0 +1,30 @@
+"""How the web tier is started: gunicorn with the application `admin`, on a socket the supervisor listens on already."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# -P and --chdir: the current directory must not stand in for any of the modules imported, and gunicorn adds the one it
+# is in to where they are looked for.
+PYTHON = (sys.executable, "-P")
+ARGV = (*PYTHON, "-m", "gunicorn", "--chdir", "/", "--config", "python:admin.gunicorn_conf", "admin:create_app()")
+LISTEN_FD = 3
+# The supervisor decides when running requests have had their time; gunicorn must not do so earlier.
+GRACE_SECONDS = 24 * 3600
+
+
+def environment(runtime: Path, workers: int | str) -> dict[str, str]:
+    """The web tier's environment."""
+    root = Path(__file__).resolve().parents[1]
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "LLAMA_ROUTER_RUNTIME_DIR": str(runtime),
+        "LLAMA_ROUTER_LISTEN_FD": str(LISTEN_FD),
+        "LLAMA_ROUTER_WORKERS": str(workers),
+        "LLAMA_ROUTER_GRACE": str(GRACE_SECONDS),
+        "GUNICORN_CMD_ARGS": "",
+    }

@@ -1,0 +1,51 @@
+"""One web tier and one scripted supervisor for all tests of admin/; each test starts with an empty script."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from fake_supervisor import FakeSupervisor
+from fake_upstream import FakeUpstream, Handler, Serve
+from web_tier import WebTier
+
+
+@pytest.fixture(scope="session")
+def shared_supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeSupervisor]:
+    fake = FakeSupervisor(tmp_path_factory.mktemp("run"))
+    fake.start()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(scope="session")
+def web(shared_supervisor: FakeSupervisor) -> Iterator[WebTier]:
+    tier = WebTier(shared_supervisor.path.parent)
+    tier.start()
+    yield tier
+    tier.close()
+
+
+@pytest.fixture
+def supervisor(shared_supervisor: FakeSupervisor) -> Iterator[FakeSupervisor]:
+    shared_supervisor.reset()
+    yield shared_supervisor
+    shared_supervisor.wait_for_rest()
+
+
+@pytest.fixture
+def serve(supervisor: FakeSupervisor, tmp_path: Path) -> Iterator[Serve]:
+    """serve(handler, model="m", tcp=False): a model server whose leases are granted; one more launch each call."""
+    launches = itertools.count(1)
+    with ExitStack() as stack:
+
+        def start(handler: Handler, model: str | None = "m", tcp: bool = False) -> FakeUpstream:
+            launch = next(launches)
+            upstream = stack.enter_context(FakeUpstream(handler, None if tcp else tmp_path / f"{launch}.sock"))
+            supervisor.grants.setdefault(model, []).append((launch, upstream.address))
+            return upstream
+
+        yield start

@@ -1,0 +1,229 @@
+"""A scripted supervisor: the control socket's protocol in threads, obeying the test instead of a policy."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from supervisor import protocol
+from supervisor.errors import Refused
+from supervisor.protocol import Message
+
+DEADLINE = 10.0
+
+
+def model(name: str, **fields: Any) -> Message:
+    """A model of the status object, stopped unless told otherwise."""
+    return {
+        "name": name,
+        "aliases": [],
+        "description": None,
+        "backend": "llama-cpp-python",
+        "state": "stopped",
+        "draining": False,
+        "reason": None,
+        "message": None,
+        "progress": None,
+        "pid": None,
+        "launch": None,
+        "since": 1760000000.0,
+        "in_flight": 0,
+        "waiting": 0,
+        "served": 0,
+        "restarts": 0,
+        "next_start": None,
+        "file": f"presets.d/{name}.yaml",
+        "line": 2,
+    } | fields
+
+
+def reason(kind: str, text: str, **fields: Any) -> Message:
+    """Why a run ended."""
+    return {"kind": kind, "text": text, "code": None, "signal": None, "at": 1760000000.0, "last_lines": []} | fields
+
+
+class FakeSupervisor:
+    """Grants leases of `grants` (model -> [(launch, address)], the first that is not avoided), refuses `refusals`.
+
+    `seen` lists what happened: ("lease" | "release" | "load" | …, message) and ("hangup", lease request or None).
+    """
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self.path = runtime_dir / "control.sock"
+        self._changed = threading.Condition()
+        self._connections: set[socket.socket] = set()
+        self._following: set[socket.socket] = set()
+        self._leased: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the script of the last test."""
+        with self._changed:
+            self.grants: dict[str | None, list[tuple[int, str]]] = {}
+            self.refusals: dict[str | None, Refused] = {}
+            self.models: list[Message] = []
+            self.answers: dict[str, Callable[[Message], Message]] = {}
+            self.seen: list[tuple[str, Any]] = []
+            self.gate = threading.Event()
+            self.gate.set()
+
+    def start(self) -> None:
+        """Listen on the control socket, whatever was there."""
+        self.path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen(128)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Hang up on everybody, as a supervisor that ends does."""
+        assert self._listener is not None
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.path.unlink(missing_ok=True)
+        with self._changed:
+            for connection in self._connections:
+                connection.shutdown(socket.SHUT_RDWR)
+        self.wait(lambda: not self._connections)
+
+    def emit(self) -> int:
+        """Send an event to everybody who follows them; returns to how many."""
+        event = {"event": {"seq": 1, "at": 0.0, "kind": "state", "model": "m", "text": "m: ready"}}
+        with self._changed:
+            for follower in self._followers():
+                follower.sendall(protocol.encode(event))
+            return len(self._followers())
+
+    def _followers(self) -> list[socket.socket]:
+        return [connection for connection in self._connections if connection in self._following]
+
+    def wait_for_followers(self) -> None:
+        """Wait until somebody follows the events."""
+        self.wait(self._followers)
+
+    def wait_for_rest(self) -> None:
+        """Wait until no lease is held: a test that leaves one behind fails here."""
+        self.wait(lambda: not self._leased)
+
+    def of(self, kind: str) -> list[Any]:
+        """What was seen of one kind, oldest first."""
+        with self._changed:
+            return [message for name, message in self.seen if name == kind]
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """The condition's first true value; fails after DEADLINE seconds."""
+        end = time.monotonic() + DEADLINE
+        with self._changed:
+            while not (value := condition()):
+                assert self._changed.wait(end - time.monotonic()), f"waited in vain; seen: {self.seen}"
+            return value
+
+    def wait_for(self, kind: str, count: int = 1) -> list[Any]:
+        """Wait until `count` of one kind were seen."""
+        found: list[Any] = self.wait(lambda: (seen := [m for n, m in self.seen if n == kind])[count - 1 :] and seen)
+        return found
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with self._changed:
+                self._connections.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _note(self, kind: str, message: Any) -> None:
+        with self._changed:
+            self.seen.append((kind, message))
+            self._changed.notify_all()
+
+    def _serve(self, connection: socket.socket) -> None:
+        lines = protocol.LineBuffer()
+        leased: Message | None = None
+        try:
+            while data := connection.recv(65536):
+                for line in lines.feed(data):
+                    message = protocol.decode(line)
+                    self._note(message["op"], message)
+                    if message["op"] == "release":
+                        leased = None
+                        with self._changed:
+                            self._leased.discard(connection)
+                            self._changed.notify_all()
+                        continue
+                    if message["op"] == "lease":
+                        leased = message
+                    if not self.gate.is_set() and message["op"] == "lease":
+                        threading.Thread(target=self._grant_late, args=(connection, message), daemon=True).start()
+                        continue
+                    connection.sendall(protocol.encode(self._answer(connection, message)))
+        except OSError:
+            pass
+        finally:
+            self._note("hangup", leased)
+            with self._changed:
+                self._connections.discard(connection)
+                self._following.discard(connection)
+                self._leased.discard(connection)
+                self._changed.notify_all()
+            connection.close()
+
+    def _grant_late(self, connection: socket.socket, message: Message) -> None:
+        self.gate.wait(DEADLINE)
+        with suppress(OSError):  # withdrawn
+            connection.sendall(protocol.encode(self._answer(connection, message)))
+
+    def _answer(self, connection: socket.socket, message: Message) -> Message:
+        try:
+            return self._positive(connection, message)
+        except Refused as refused:
+            return protocol.refusal(refused)
+
+    def _positive(self, connection: socket.socket, message: Message) -> Message:
+        op = message["op"]
+        if scripted := self.answers.get(op):
+            return scripted(message)
+        if op == "lease":
+            lease = self._lease(message)
+            with self._changed:
+                self._leased.add(connection)
+            return protocol.ok(lease=lease)
+        if op == "status":
+            return protocol.ok(status=self.status())
+        if op == "events":
+            with self._changed:
+                self._following.add(connection)
+                self._changed.notify_all()
+            return protocol.ok()
+        return protocol.ok(model=next((m for m in self.models if m["name"] == message.get("model")), {}))
+
+    def _lease(self, message: Message) -> Message:
+        name = message["model"]
+        if name in self.refusals:
+            raise self.refusals[name]
+        for launch, address in self.grants.get(name, []):
+            if launch != message.get("avoid"):
+                return {"model": name or "fallback", "instance": name, "launch": launch, "address": address}
+        raise Refused(f"model '{name}' not found", status=400, error_type="invalid_request_error")
+
+    def status(self) -> Message:
+        """The status object with the models of the script."""
+        return {
+            "version": "0.1.0",
+            "pid": 4711,
+            "state": "running",
+            "since": 1760000000.5,
+            "listen": "127.0.0.1:8080",
+            "config": "/etc/llama-router/config.yaml",
+            "autoload": True,
+            "counts": {},
+            "web": model("@web", state="ready"),
+            "models": self.models,
+        }

@@ -1,0 +1,221 @@
+"""The dashboard's pages, forms and live events."""
+
+from __future__ import annotations
+
+import re
+import time
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from fake_supervisor import FakeSupervisor, model, reason
+from web_tier import DEADLINE, Answer, WebTier, read_all, read_until
+
+from supervisor.errors import Refused
+
+EVENTS = b"GET /ui/events HTTP/1.1\r\nHost: x\r\n\r\n"
+VOID = {"meta", "link", "input", "br"}
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes; fails on tags that do not match."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self.feed(page)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def text(answer: Answer) -> str:
+    """What a reader sees, in one line."""
+    return " ".join(re.sub("<[^>]*>", " ", answer.body.decode()).split())
+
+
+def check_page(answer: Answer) -> Elements:
+    """A whole page: its headers are strict and nothing in it is against them."""
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["content-security-policy"] == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    )
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "same-origin"
+    assert "set-cookie" not in answer.headers
+    page = answer.body.decode()
+    assert " style=" not in page and "<style" not in page and " on" not in re.sub(">[^<]*<", "><", page)
+    return Elements(page)
+
+
+def test_every_state_in_words(web: WebTier, supervisor: FakeSupervisor) -> None:
+    exited = reason("exited", "exited with code 65", code=65, last_lines=["loading", "error: <b>no such file</b>"])
+    supervisor.models = [
+        model("a", state="ready", in_flight=2, waiting=3, since=time.time() - 300),
+        model("b", state="starting", message="loading tensors", progress=0.42),
+        model("c", state="failed", reason=exited, restarts=5),
+        model("d", description="general chat", aliases=["gpt", "x"]),
+        model("e", state="backoff", reason=exited, next_start=time.time() + 7.4),
+        model("f", state="ready", draining=True),
+        model("g", state="starting"),
+        model("h", state="stopped", reason=reason("evicted", "evicted for a")),
+        model("i", state="stopping"),
+    ]
+    answer = web.request("GET", "/")
+    page = check_page(answer)
+    shown = text(answer)
+    assert "9 models: 2 ready, 2 loading, 1 restarting, 1 failed" in shown
+    assert "a ready 2 in flight, 3 waiting 0 5 min Unload a" in shown
+    assert "b loading 42 % 42 % loading tensors" in shown
+    assert "c failed exited with code 65 Last log lines of c loading error:" in shown
+    assert "<b>no such file" not in answer.body.decode()
+    assert "d general chat also gpt, x stopped" in shown
+    assert "e restarting exited with code 65; next start in 7 s" in shown
+    assert "f ready finishing its requests, then stopping" in shown
+    assert "h stopped evicted for a" in shown
+    assert {"max": "100", "value": "42", "aria-label": "Loading b"} in page.of("progress")
+    assert {"aria-label": "Loading g"} in page.of("progress")
+    assert all("scope" in cell for cell in page.of("th"))
+
+
+def test_a_name_that_is_markup(web: WebTier, supervisor: FakeSupervisor) -> None:
+    evil = "\"><script>alert('1')</script>"
+    supervisor.models = [model(evil, description=evil, aliases=[evil], state="starting", message=evil)]
+    page = check_page(web.request("GET", "/"))
+    assert [script["src"] for script in page.of("script")] == ["/static/live.js"]
+    assert [field["value"] for field in page.of("input")] == [evil]
+
+
+def test_no_models(web: WebTier, supervisor: FakeSupervisor) -> None:
+    answer = web.request("GET", "/")
+    check_page(answer)
+    assert "presets.d beside /etc/llama-router/config.yaml" in text(answer)
+
+
+def test_the_fragment_is_the_pages_table(web: WebTier, supervisor: FakeSupervisor) -> None:
+    supervisor.models = [model("a"), model("b")]
+    fragment = web.request("GET", "/ui/models").body
+    assert b"<html" not in fragment
+    assert fragment in web.request("GET", "/").body
+
+
+@pytest.mark.parametrize(
+    "path, kind", [("live.js", "text/javascript"), ("router.css", "text/css"), ("icon.svg", "image/svg+xml")]
+)
+def test_static_files(web: WebTier, path: str, kind: str) -> None:
+    answer = web.request("GET", f"/static/{path}")
+    assert (answer.status, answer.headers["content-type"].split(";")[0]) == (200, kind)
+
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.mark.parametrize("action", ["load", "unload"])
+def test_buttons_work_as_plain_forms(web: WebTier, supervisor: FakeSupervisor, action: str) -> None:
+    answer = web.request("POST", f"/ui/models/{action}", b"model=a%2Fb+c%C3%A9", FORM)
+    assert (answer.status, answer.headers["location"]) == (303, "/")
+    assert supervisor.of(action) == [{"op": action, "model": "a/b cé", "wait": False}]
+
+
+def test_a_refused_button_shows_why(web: WebTier, supervisor: FakeSupervisor) -> None:
+    def refuse(_: object) -> Any:
+        raise Refused("needs 9 GiB, has <4 GiB>", status=503)
+
+    supervisor.models = [model("a")]
+    supervisor.answers["load"] = refuse
+    answer = web.request("POST", "/ui/models/load", b"model=a", FORM)
+    assert answer.status == 503
+    check_page(answer)
+    assert b'role="alert">needs 9 GiB, has &lt;4 GiB&gt;<' in answer.body
+    assert "1 model: " not in text(answer) and "1 model, none running" in text(answer)
+
+
+@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}])
+def test_a_foreign_page_can_press_no_button(web: WebTier, supervisor: FakeSupervisor, headers: Any) -> None:
+    assert web.request("POST", "/ui/models/load", b"model=a", FORM | headers).status == 403
+    assert supervisor.of("load") == []
+
+
+@pytest.mark.parametrize("path", ["/", "/ui/models", "/ui/events"])
+def test_supervisor_away(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
+    supervisor.stop()
+    try:
+        answer = web.request("GET", path)
+    finally:
+        supervisor.start()
+    assert answer.status == 503
+    check_page(answer)
+    assert "The supervisor is not answering" in text(answer)
+    assert "refresh" in answer.headers
+    assert "Traceback" not in answer.body.decode()
+
+
+def test_events_say_when_to_look_again(web: WebTier, supervisor: FakeSupervisor) -> None:
+    with web.connect() as browser:
+        browser.sendall(EVENTS)
+        head = read_until(browser, b": connected\n\n")
+        assert b"\r\nContent-Type: text/event-stream\r\n" in head
+        supervisor.wait_for_followers()
+        assert supervisor.emit() == 1
+        read_until(browser, b"event: models\ndata:\n\n")
+    supervisor.wait_for("hangup")
+
+
+def test_many_events_are_one_refresh(web: WebTier, supervisor: FakeSupervisor) -> None:
+    with web.connect() as browser:
+        browser.sendall(EVENTS)
+        supervisor.wait_for_followers()
+        began = time.monotonic()
+        for _ in range(500):
+            supervisor.emit()
+        supervisor.stop()
+        received = read_all_chunks(browser)
+        refreshes = received.count(b"event: models")
+    supervisor.start()
+    assert 1 <= refreshes <= 2 + (time.monotonic() - began) / 0.25
+
+
+def read_all_chunks(browser: Any) -> bytes:
+    """Until the last chunk of a chunked answer."""
+    return read_until(browser, b"\r\n0\r\n\r\n")
+
+
+def test_events_end_with_the_supervisor(web: WebTier, supervisor: FakeSupervisor) -> None:
+    with web.connect() as browser:
+        browser.sendall(EVENTS)
+        supervisor.wait_for_followers()
+        supervisor.stop()
+        read_all_chunks(browser)
+    supervisor.start()
+
+
+def test_a_browser_that_goes_away_is_noticed_at_once(web: WebTier, supervisor: FakeSupervisor) -> None:
+    with web.connect() as browser:
+        browser.sendall(EVENTS)
+        supervisor.wait_for_followers()
+        began = time.monotonic()
+    supervisor.wait_for("hangup")
+    assert time.monotonic() - began < 5  # the heartbeat, which would notice it too, comes after 15 s
+
+
+def test_a_thousand_models(web: WebTier, supervisor: FakeSupervisor) -> None:
+    supervisor.models = [model(f"model-{number:04}") for number in range(1000)]
+    assert web.request("GET", "/").body.count(b"<tr data-model") == 1000
+
+
+def test_the_page_closes_its_connection_on_request(web: WebTier, supervisor: FakeSupervisor) -> None:
+    with web.connect() as browser:
+        browser.settimeout(DEADLINE)
+        browser.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert read_all(browser).startswith(b"HTTP/1.1 200 OK\r\n")

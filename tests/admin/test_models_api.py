@@ -1,0 +1,222 @@
+"""The models API in llama-server's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_supervisor import FakeSupervisor, model, reason
+from web_tier import WebTier
+
+from supervisor.errors import Problem, Refused
+
+INVALID = "invalid_request_error"
+
+
+@pytest.mark.parametrize("path", ["/models", "/v1/models"])
+def test_list(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
+    supervisor.models = [model("a", aliases=["x", "y"], state="ready", pid=7, in_flight=2, waiting=1, restarts=3)]
+    assert web.request("GET", path).json == {
+        "object": "list",
+        "data": [
+            {
+                "id": "a",
+                "aliases": ["x", "y"],
+                "tags": [],
+                "object": "model",
+                "owned_by": "llamacpp",
+                "created": 1760000000,
+                "status": {
+                    "value": "loaded",
+                    "args": [],
+                    "preset": "",
+                    "detail": {
+                        "state": "ready",
+                        "reason": None,
+                        "pid": 7,
+                        "since": 1760000000.0,
+                        "in_flight": 2,
+                        "waiting": 1,
+                        "restarts": 3,
+                    },
+                },
+                "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+                "source": "preset",
+                "can_remove": False,
+            }
+        ],
+    }
+
+
+EXITED = reason("exited", "exited with code 65", code=65)
+CLEAN = reason("exited", "exited with code 0", code=0)
+KILLED = reason("killed", "killed by SIGKILL", signal="SIGKILL")
+LATE = reason("start_timeout", "not ready within 5 min")
+IDLE = reason("idle", "unloaded when idle", code=0)
+
+
+@pytest.mark.parametrize(
+    "state, why, expected",
+    [
+        ("stopped", None, ("unloaded", None, None)),
+        ("stopped", IDLE, ("unloaded", None, None)),
+        ("stopped", CLEAN, ("unloaded", None, None)),
+        ("stopped", EXITED, ("unloaded", True, 65)),
+        ("failed", EXITED, ("unloaded", True, 65)),
+        ("failed", CLEAN, ("unloaded", True, 0)),
+        ("failed", KILLED, ("unloaded", True, 137)),
+        ("failed", LATE, ("unloaded", True, 1)),
+        ("stopping", None, ("unloaded", None, None)),
+        ("starting", EXITED, ("loading", None, None)),
+        ("backoff", EXITED, ("loading", None, None)),
+        ("ready", EXITED, ("loaded", None, None)),
+    ],
+)
+def test_status(web: WebTier, supervisor: FakeSupervisor, state: str, why: Any, expected: Any) -> None:
+    supervisor.models = [model("a", state=state, reason=why)]
+    status = web.request("GET", "/models/a").json["status"]
+    assert (status["value"], status.get("failed"), status.get("exit_code")) == expected
+    assert status["detail"]["state"] == state
+    assert status["detail"]["reason"] == why
+
+
+@pytest.mark.parametrize("path", ["/v1/models/org/a%20b:Q4", "/models/org/a b:Q4".replace(" ", "%20"), "/models/alias"])
+def test_one_model_by_name_or_alias(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
+    supervisor.models = [model("first"), model("org/a b:Q4", aliases=["alias", "first"])]
+    assert web.request("GET", path).json["id"] == "org/a b:Q4"
+    assert web.request("GET", "/models/first").json["id"] == "first"
+
+
+def test_one_unknown_model(web: WebTier, supervisor: FakeSupervisor) -> None:
+    error = web.request("GET", "/v1/models/nope").error
+    assert error == {"code": 404, "message": "model 'nope' not found", "type": "not_found_error"}
+
+
+def test_reload(web: WebTier, supervisor: FakeSupervisor) -> None:
+    supervisor.answers["reload"] = lambda _: {"ok": True, "changes": {}}
+    assert web.request("GET", "/models?reload=1").status == 200
+    assert web.request("GET", "/models?reload=0").status == 200
+    assert len(supervisor.of("reload")) == 1
+
+
+def test_reload_of_broken_presets(web: WebTier, supervisor: FakeSupervisor) -> None:
+    def refuse(_: object) -> Any:
+        problems = [Problem("presets.d/a.yaml", 3, "models.a.context", "must be a number")]
+        raise Refused("cannot reload: 1 problem", status=422, problems=problems)
+
+    supervisor.answers["reload"] = refuse
+    assert web.request("GET", "/models?reload=1").error["message"] == "cannot reload: 1 problem"
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/health"])
+def test_health_never_asks_the_supervisor(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
+    assert web.request("GET", path).json == {"status": "ok"}
+    assert supervisor.of("status") == []
+
+
+@pytest.mark.parametrize("action", ["load", "unload"])
+def test_load_and_unload(web: WebTier, supervisor: FakeSupervisor, action: str) -> None:
+    answer = web.post(f"/models/{action}", {"model": "org/a:Q4"})
+    assert (answer.status, answer.json) == (200, {"success": True})
+    assert supervisor.of(action) == [{"op": action, "model": "org/a:Q4", "wait": False, "strict": True}]
+
+
+@pytest.mark.parametrize(
+    "action, refusal, expected",
+    [
+        ("load", Refused("model is not found: 'x'", status=404), (404, "model is not found", "not_found_error")),
+        ("unload", Refused("model is not found: 'x'", status=404), (400, "model is not found", INVALID)),
+        (
+            "load",
+            Refused("model is already running", status=400, error_type=INVALID),
+            (400, "model is already running", INVALID),
+        ),
+        (
+            "unload",
+            Refused("model is not running", status=400, error_type=INVALID),
+            (400, "model is not running", INVALID),
+        ),
+        (
+            "load",
+            Refused("needs 9 GiB, has 4 GiB", status=503),
+            (503, "needs 9 GiB, has 4 GiB", "server_error"),
+        ),
+    ],
+)
+def test_refusals_in_llama_servers_words(
+    web: WebTier, supervisor: FakeSupervisor, action: str, refusal: Refused, expected: tuple[int, str, str]
+) -> None:
+    def refuse(_: object) -> Any:
+        raise refusal
+
+    supervisor.answers[action] = refuse
+    error = web.post(f"/models/{action}", {"model": "x"}).error
+    assert (error["code"], error["message"], error["type"]) == expected
+
+
+@pytest.mark.parametrize("action", ["load", "unload"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"model": 3}', b'{"model": ""}', b"\xff"])
+def test_bad_bodies(web: WebTier, supervisor: FakeSupervisor, action: str, body: bytes) -> None:
+    error = web.request("POST", f"/models/{action}", body).error
+    assert (error["code"], error["type"]) == (400, INVALID)
+
+
+FOREIGN = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
+]
+OWN: list[dict[str, str]] = [
+    {},
+    {"Sec-Fetch-Site": "none"},
+    {"Sec-Fetch-Site": "same-origin", "Host": "Router:8080", "Origin": "http://router:8080"},
+]
+
+
+@pytest.mark.parametrize("path", ["/models/load", "/models/unload"])
+@pytest.mark.parametrize("headers", FOREIGN)
+def test_foreign_pages_are_refused(web: WebTier, supervisor: FakeSupervisor, path: str, headers: Any) -> None:
+    supervisor.models = [model("a")]
+    assert web.post(path, {"model": "a"}, headers).error["code"] == 403
+    assert supervisor.of(path.rpartition("/")[2]) == []
+
+
+@pytest.mark.parametrize("headers", OWN)
+def test_own_pages_and_other_clients_are_not(web: WebTier, supervisor: FakeSupervisor, headers: Any) -> None:
+    supervisor.models = [model("a")]
+    assert web.post("/models/load", {"model": "a"}, headers).status == 200
+
+
+@pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/", "/v1//models", "/models/", "/static/nope", "/%ff"])
+def test_unknown_routes(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
+    error = web.request("GET", path).error
+    assert (error["code"], error["type"]) == (404, "not_found_error")
+    assert error["message"] in ("File Not Found", "model '' not found")
+
+
+@pytest.mark.parametrize(
+    "method, path", [("POST", "/v1/models"), ("GET", "/models/load/"), ("DELETE", "/"), ("OPTIONS", "/")]
+)
+def test_wrong_methods(web: WebTier, supervisor: FakeSupervisor, method: str, path: str) -> None:
+    assert web.request(method, path).error["code"] in (404, 405)
+
+
+def test_supervisor_away(web: WebTier, supervisor: FakeSupervisor) -> None:
+    supervisor.stop()
+    try:
+        for path in ("/models", "/models/a"):
+            assert web.request("GET", path).error["message"] == "llama-router's supervisor is not answering"
+        assert web.post("/models/load", {"model": "a"}).error["code"] == 503
+        assert web.request("GET", "/health").status == 200
+    finally:
+        supervisor.start()
+
+
+def test_a_bug_says_nothing_of_the_inside(web: WebTier, supervisor: FakeSupervisor) -> None:
+    supervisor.answers["status"] = lambda _: {"ok": True, "status": {"models": [{"secret": 1}]}}
+    error = web.request("GET", "/models").error
+    assert (error["code"], error["type"]) == (500, "server_error")
+    assert "secret" not in error["message"] and "KeyError" not in error["message"]
+    assert "KeyError" in web.log_text()

@@ -1,0 +1,195 @@
+"""How the web tier starts, says so, and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from fake_supervisor import FakeSupervisor
+from fake_upstream import Call, FakeUpstream
+from web_tier import ARGV, DEADLINE, WebTier, chat_request, read_all, read_until
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[FakeSupervisor]:
+    supervisor = FakeSupervisor(tmp_path)
+    supervisor.start()
+    yield supervisor
+    supervisor.stop()
+
+
+@pytest.fixture
+def tier(fake: FakeSupervisor, tmp_path: Path) -> Iterator[WebTier]:
+    tier = WebTier(tmp_path)
+    tier.start()
+    yield tier
+    tier.close()
+
+
+def wait_for_end(pid: int) -> None:
+    """Until no such process is left; no zombie counts, as its new parent may be slow to reap."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        try:
+            if ") Z " in Path(f"/proc/{pid}/stat").read_text():
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        os.sched_yield()
+    pytest.fail(f"process {pid} is still there")
+
+
+def test_ready_comes_from_the_workers_alone(fake: FakeSupervisor, tmp_path: Path) -> None:
+    tier = WebTier(tmp_path, workers=2)
+    tier.start()
+    try:
+        assert tier.notices == [b"READY=1", b"READY=1"]
+        tier.notify.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            tier.notify.recv(1024)
+        for pid in (tier.process.pid, *tier.worker_pids()):
+            assert os.getpgid(pid) == os.getpgid(tier.process.pid)
+        assert len(tier.worker_pids()) == 2
+    finally:
+        tier.close()
+
+
+def test_a_killed_worker_is_replaced(tier: WebTier) -> None:
+    (first,) = tier.worker_pids()
+    os.kill(first, signal.SIGKILL)
+    assert tier.notify.recv(1024) == b"READY=1"
+    assert tier.request("GET", "/health").status == 200
+    assert len(tier.worker_pids()) == 2
+
+
+def test_no_worker_outlives_a_killed_master(tier: WebTier) -> None:
+    (worker,) = tier.worker_pids()
+    assert tier.request("GET", "/health").status == 200  # it is past its first look at whose child it is
+    tier.process.kill()
+    tier.process.wait(DEADLINE)
+    began = time.monotonic()
+    wait_for_end(worker)
+    assert time.monotonic() - began < 5  # gunicorn's own check comes with the heartbeat, after 15 s
+
+
+def test_a_worker_may_hold_many_connections(tier: WebTier) -> None:
+    limits = Path(f"/proc/{tier.worker_pids()[0]}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    soft, hard = line.split()[3:5]
+    assert int(soft) >= min(int(hard), 65536)
+
+
+def test_an_application_that_cannot_start_is_never_ready(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, socket.create_server(("127.0.0.1", 0)) as listener:
+        notify.bind(str(tmp_path / "notify.sock"))
+        environment = {
+            "PATH": os.environ["PATH"],
+            "LLAMA_ROUTER_LISTEN_FD": str(listener.fileno()),
+            "LLAMA_ROUTER_WORKERS": "1",
+            "NOTIFY_SOCKET": str(tmp_path / "notify.sock"),
+        }
+        run = subprocess.run(
+            ARGV, env=environment, pass_fds=[listener.fileno()], capture_output=True, timeout=DEADLINE, check=False
+        )
+        assert run.returncode != 0
+        assert b"LLAMA_ROUTER_RUNTIME_DIR" in run.stderr
+        notify.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            notify.recv(1024)
+
+
+def test_idle_connections_do_not_delay_the_end(tier: WebTier) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(tier.connect()) for _ in range(30)]
+        for client in clients[:10]:  # kept alive after a request
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            read_until(client, b'"ok"}')
+        for client in clients[10:20]:  # slow with their first request, or silent, as the rest
+            client.sendall(b"GET /health HTT")
+        began = time.monotonic()
+        assert tier.terminate() == 0
+        assert time.monotonic() - began < 2.0
+        for client in clients:
+            assert client.recv(1) == b""
+
+
+def test_open_dashboards_do_not_delay_the_end(tier: WebTier, fake: FakeSupervisor) -> None:
+    with tier.connect() as browser:
+        browser.sendall(b"GET /ui/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        fake.wait_for_followers()
+        began = time.monotonic()
+        assert tier.terminate() == 0
+        assert time.monotonic() - began < 2.0
+        assert read_all(browser).endswith(LAST_CHUNK)
+
+
+def test_requests_in_progress_are_finished(tier: WebTier, fake: FakeSupervisor, tmp_path: Path) -> None:
+    word = threading.Event()
+
+    def slow(call: Call) -> None:
+        call.head()
+        call.chunk(b"data: 1\n\n")
+        word.wait(DEADLINE)
+        call.chunk(b"data: 2\n\n")
+        call.send(LAST_CHUNK)
+
+    with FakeUpstream(slow, tmp_path / "1.sock") as upstream, tier.connect() as client:
+        fake.grants["m"] = [(1, upstream.address)]
+        client.sendall(chat_request({"model": "m"}))
+        read_until(client, b"data: 1")
+        with tier.connect() as idle:
+            idle.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            read_until(idle, b'"ok"}')
+            tier.process.terminate()
+            assert idle.recv(1) == b""
+        with tier.connect() as late:  # the supervisor's end of the listening socket still takes connections
+            late.settimeout(0.5)
+            late.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                late.recv(1)  # but this web tier accepts no more
+        word.set()
+        assert read_all(client).endswith(b"data: 2\n\n\r\n" + LAST_CHUNK)
+        assert tier.process.wait(DEADLINE) == 0
+
+
+def test_what_outlasts_the_grace_period_is_broken_off(fake: FakeSupervisor, tmp_path: Path) -> None:
+    def endless(call: Call) -> None:
+        call.head()
+        call.chunk(b"data: 1\n\n")
+        call.wait_for_hangup()
+
+    tier = WebTier(tmp_path, grace=0.5)
+    tier.start()
+    with FakeUpstream(endless, tmp_path / "1.sock") as upstream, tier.connect() as client:
+        fake.grants["m"] = [(1, upstream.address)]
+        client.sendall(chat_request({"model": "m"}))
+        read_until(client, b"data: 1")
+        began = time.monotonic()
+        assert tier.terminate() == 0
+        assert time.monotonic() - began < 4.0
+        assert not read_all(client).endswith(LAST_CHUNK)
+        (release,) = fake.wait_for("release")
+        assert release["figures"]["ended"] == "client_gone"
+    tier.close()
+
+
+def test_the_supervisors_unix_socket_stays(fake: FakeSupervisor, tmp_path: Path) -> None:
+    tier = WebTier(tmp_path, family=socket.AF_UNIX)
+    tier.start()
+    try:
+        raw = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert tier.exchange(raw).endswith(b'{"status":"ok"}\n')
+        assert tier.terminate() == 0
+        assert Path(tier.address).is_socket()
+    finally:
+        tier.close()

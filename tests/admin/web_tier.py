@@ -1,0 +1,154 @@
+"""The real web tier: gunicorn in a subprocess, started as the supervisor starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from supervisor.web_tier import ARGV
+
+DEADLINE = 20.0
+
+
+@dataclass
+class Answer:
+    """A whole response."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        assert self.headers["content-type"] == "application/json", self
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error object, checked for its shape."""
+        error: dict[str, Any] = self.json["error"]
+        assert set(error) == {"code", "message", "type"}
+        assert error["code"] == self.status
+        return error
+
+
+@dataclass
+class WebTier:
+    """A running web tier. `notices` are the sd_notify datagrams that came until it was ready."""
+
+    runtime_dir: Path
+    workers: int = 1
+    grace: float = 5.0
+    family: socket.AddressFamily = socket.AF_INET
+    notices: list[bytes] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Return when a worker has said READY=1."""
+        if self.family == socket.AF_INET:
+            self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        else:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(str(self.runtime_dir / "web.sock"))
+            self.listener.listen(128)
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notify_path = self.runtime_dir / "notify.sock"
+        self.notify.bind(str(notify_path))
+        self.notify.settimeout(DEADLINE)
+        fd = self.listener.fileno()
+        environment = {
+            "PATH": os.environ["PATH"],
+            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
+            "LLAMA_ROUTER_RUNTIME_DIR": str(self.runtime_dir),
+            "LLAMA_ROUTER_LISTEN_FD": str(fd),
+            "LLAMA_ROUTER_WORKERS": str(self.workers),
+            "LLAMA_ROUTER_GRACE": str(self.grace),
+            "NOTIFY_SOCKET": str(notify_path),
+        }
+        self.log = (self.runtime_dir / "web.log").open("w+b")
+        self.process = subprocess.Popen(ARGV, env=environment, pass_fds=(fd,), stderr=self.log, stdout=self.log)
+        for _ in range(self.workers):
+            self.notices.append(self.notify.recv(1024))
+        self.address = self.listener.getsockname()
+
+    def log_text(self) -> str:
+        return (self.runtime_dir / "web.log").read_text()
+
+    def worker_pids(self) -> list[int]:
+        return [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.log_text())]
+
+    def terminate(self) -> int:
+        """SIGTERM to the master; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(DEADLINE)
+
+    def close(self) -> None:
+        """End it, however it is."""
+        if self.process.poll() is None:
+            self.terminate()
+        self.log.close()
+        self.listener.close()
+        self.notify.close()
+
+    def connect(self) -> socket.socket:
+        """A raw connection."""
+        client = socket.socket(self.family)
+        client.settimeout(DEADLINE)
+        client.connect(self.address)
+        return client
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """One request on a connection of its own."""
+        host, port = self.address
+        connection = HTTPConnection(host, port, timeout=DEADLINE)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            fields = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, fields, response.read())
+        finally:
+            connection.close()
+
+    def post(self, path: str, document: object, headers: dict[str, str] | None = None) -> Answer:
+        """A JSON request."""
+        body = json.dumps(document).encode()
+        return self.request("POST", path, body, {"Content-Type": "application/json"} | (headers or {}))
+
+    def exchange(self, raw: bytes) -> bytes:
+        """Send bytes, and read until the web tier closes the connection."""
+        with self.connect() as client:
+            client.sendall(raw)
+            return read_all(client)
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Everything until the end of the connection; raises ConnectionResetError for a reset."""
+    received = bytearray()
+    while data := client.recv(65536):
+        received += data
+    return bytes(received)
+
+
+def read_until(client: socket.socket, end: bytes) -> bytes:
+    """Everything up to and including the read that brings `end`."""
+    received = bytearray()
+    while end not in received:
+        data = client.recv(65536)
+        assert data, f"closed after {bytes(received)!r}"
+        received += data
+    return bytes(received)
+
+
+def chat_request(document: object, extra: str = "", path: str = "/v1/chat/completions") -> bytes:
+    """The bytes of a request."""
+    body = json.dumps(document).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{extra}\r\n".encode() + body

