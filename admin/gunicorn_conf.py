@@ -48,7 +48,7 @@ forwarder_headers = ""  # nobody but the application decides where it is mounted
 control_socket_disable = True
 accesslog = None
 errorlog = "-"
-loglevel = "info"
+loglevel = "warning"
 proc_name = "llama-router web"
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - heartbeats must not touch a disk
 

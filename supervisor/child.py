@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from supervisor.errors import CannotStart
 
@@ -33,6 +34,14 @@ class Child:
 def become_subreaper() -> None:
     """Orphans of our children become our children, so that none escapes (prctl(2))."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def adopted() -> set[int]:
+    """Our children, those we adopted included; see proc_pid_task(5). Empty where the kernel does not tell."""
+    try:
+        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+    except OSError:
+        return set()
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], pass_fd: int | None = None) -> Child:

@@ -64,9 +64,7 @@ class Children:
             process = child.spawn(argv, {**env, "NOTIFY_SOCKET": str(self._notify.path)}, pass_fd)
         except (CannotStart, OSError) as error:
             cleanup()
-            detail = f"cannot start {argv[0]}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            reason = EndReason(Kind.CANNOT_START, detail=detail, passing=isinstance(error, OSError))
-            self._loop.deliver(Ended(launch, reason))
+            self._loop.deliver(Ended(launch, not_started(name, error)))
             return
         self._guard.watch(process.pid)
         running = Running(launch, process, Source(name, launch, process.log), address, cleanup)
@@ -96,10 +94,13 @@ class Children:
                     self._guard.start()
 
     def kill_all(self) -> None:
-        """The last net: nothing of ours may outlive us."""
+        """The last net: nothing of ours may outlive us, what left its process group included."""
         for running in self._running.values():
             _signal_group(running.child.pid, signal.SIGKILL)
             running.cleanup()
+        for pid in child.adopted() - {self._guard.pid}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _read_log(self, running: Running) -> None:
         if not self._logbook.read(running.source):
@@ -136,6 +137,13 @@ class Children:
         else:
             reason = EndReason(Kind.KILLED, signal=result.si_status, last_lines=lines)
         self._loop.deliver(Ended(running.launch, reason))
+
+
+def not_started(name: str, error: CannotStart | OSError) -> EndReason:
+    """Why a launch never got a process. An OSError tells what the machine is short of, and may pass."""
+    if isinstance(error, OSError):
+        return EndReason(Kind.CANNOT_START, detail=f"cannot start {name}: {error.strerror}", passing=True)
+    return EndReason(Kind.CANNOT_START, detail=str(error))
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

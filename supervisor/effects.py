@@ -12,12 +12,11 @@ from pathlib import Path
 from supervisor import web_tier
 from supervisor.announcements import Announcements
 from supervisor.backends import Place, plan
-from supervisor.children import Children
+from supervisor.children import Children, not_started
 from supervisor.core import commands
 from supervisor.core.commands import Command
 from supervisor.core.events import Ended
 from supervisor.core.preset import Preset
-from supervisor.core.reasons import EndReason, Kind
 from supervisor.core.status import model_status, status_line
 from supervisor.errors import CannotStart
 from supervisor.listener import Listener
@@ -117,9 +116,9 @@ class Effects:
 
         try:
             planned = plan(preset, place)
-        except CannotStart as error:
+        except (CannotStart, OSError) as error:
             cleanup()
-            self._loop.deliver(Ended(command.launch, EndReason(Kind.CANNOT_START, detail=str(error))))
+            self._loop.deliver(Ended(command.launch, not_started(command.instance, error)))
             return
         env = {**os.environ, **planned.env}
         self._children.start(command.instance, command.launch, planned.argv, env, planned.address, cleanup=cleanup)

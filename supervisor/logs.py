@@ -119,7 +119,10 @@ class Journal:
 
     def _line(self, text: str, level: str) -> bytes:
         prefix = PRIORITIES[level] if self._prioritised else ""
-        return f"{prefix}{_printable(text)}".encode(errors="replace")[: WRITE_BYTES - 1] + b"\n"
+        data = f"{prefix}{_printable(text)}".encode(errors="replace")
+        if len(data) >= WRITE_BYTES:
+            data = data[: WRITE_BYTES - 1].decode(errors="ignore").encode()
+        return data + b"\n"
 
     def _put(self, block: bytes, count: int) -> None:
         if self._lost:

@@ -156,7 +156,8 @@ def _explain(path: object, error: Exception, lines: Sequence[str]) -> CannotLoad
 
 @contextlib.contextmanager
 def _hooked(report: Callable[[float], None], *, cap_context: bool) -> Iterator[None]:
-    """While a model is loaded: report progress, keep stderr open, and cap the context at what it was trained for.
+    """While a model is loaded: report progress, keep stderr open, cap the context at what it was trained for, and
+    pool embeddings as OpenAI's API needs it where the model does not say how.
 
     llama_cpp.Llama has no parameters for these. It makes its llama.cpp structures itself, by functions looked up in
     the bindings' module, so that is where they can be changed.
@@ -177,13 +178,16 @@ def _hooked(report: Callable[[float], None], *, cap_context: bool) -> Iterator[N
         params.progress_callback = on_progress
         return params
 
-    def with_cap(model: Any, params: Any) -> Any:
+    def with_context(model: Any, params: Any) -> Any:
         if cap_context:
             params.n_ctx = min(params.n_ctx, bindings.llama_model_n_ctx_train(model))
+        unspecified = params.pooling_type == bindings.LLAMA_POOLING_TYPE_UNSPECIFIED
+        if params.embeddings and unspecified and not _names_pooling(model):
+            params.pooling_type = bindings.LLAMA_POOLING_TYPE_MEAN  # else there would be a vector for each token
         return init(model, params)
 
     bindings.llama_model_default_params = with_progress
-    bindings.llama_init_from_model = with_cap
+    bindings.llama_init_from_model = with_context
     # It would send the words of a crash (GGML_ASSERT, a driver's) to /dev/null with all the rest.
     _internals.suppress_stdout_stderr = lambda disable=True: contextlib.nullcontext()
     try:
@@ -192,6 +196,13 @@ def _hooked(report: Callable[[float], None], *, cap_context: bool) -> Iterator[N
         bindings.llama_model_default_params = default_params
         bindings.llama_init_from_model = init
         _internals.suppress_stdout_stderr = suppress
+
+
+def _names_pooling(model: Any) -> bool:
+    """Whether the GGUF says how its embeddings are pooled; models made for embedding do."""
+    text = ctypes.create_string_buffer(64)
+    bindings.llama_model_meta_val_str(model, b"general.architecture", text, len(text))
+    return bool(bindings.llama_model_meta_val_str(model, text.value + b".pooling_type", text, len(text)) >= 0)
 
 
 class _NativeLog:

@@ -231,15 +231,24 @@ def _with_paths(written: Written, directory: Path) -> Written:
     body = dict(written)
     for key in ("model", "mmproj"):
         if isinstance(body.get(key), str) and body[key]:
-            body[key] = str(_below(directory, body[key]).absolute())
+            body[key] = _absolute(directory, body[key])
     command = body.get("command")
     if isinstance(command, list) and command and isinstance(command[0], str) and "/" in command[0]:
-        body["command"] = [str(_below(directory, command[0]).absolute()), *command[1:]]
+        body["command"] = [_absolute(directory, command[0]), *command[1:]]
     return body
 
 
 def _below(directory: Path, path: str) -> Path:
     return directory / os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser raises for an unknown user
+
+
+def _absolute(directory: Path, path: str) -> str:
+    """As people would write it: without "..", unless a symbolic link before it leads elsewhere."""
+    absolute = _below(directory, path).absolute()
+    if ".." not in absolute.parts:
+        return str(absolute)
+    plain = os.path.normpath(absolute)
+    return plain if os.path.realpath(plain) == os.path.realpath(absolute) else str(absolute)
 
 
 def _why_unreadable(path: object) -> str | None:

@@ -22,7 +22,11 @@ class Probes:
             return
         if launch in self._under_way:
             self._finish(self._under_way[launch], healthy=False)
-        probing = Probing(launch, address, path, now)
+        try:
+            probing = Probing(launch, address, path, now)
+        except OSError:  # out of descriptors at the moment
+            self._loop.deliver(Probed(launch, healthy=False))
+            return
         self._under_way[launch] = probing
         self._step(probing)
 

@@ -55,6 +55,9 @@ def settings(preset: Preset) -> dict[str, Any]:
     }
     if preset.context is not None:
         fields["n_ctx"] = preset.context
+    if preset.embedding:
+        # An input must fit into one batch, and llama-cpp-python cuts off what does not; its default is 512.
+        fields["n_batch"] = fields["n_ubatch"] = preset.context or DEFAULT_CONTEXT
     if preset.gpu_layers is not None:
         fields["n_gpu_layers"] = preset.gpu_layers
     if preset.threads is not None:

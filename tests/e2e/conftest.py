@@ -13,7 +13,7 @@ def served() -> Iterator[Served]:
     """Serves smollm2 (alias gpt-4o-mini) and embedder, loaded on demand; shared by the tests of a module."""
     with Served() as supervisor:
         supervisor.serve(MODEL, aliases=["gpt-4o-mini"])
-        supervisor.serve("embedder", embedding=True, context=512)
+        supervisor.serve("embedder", embedding=True, context=1024)
         yield supervisor.start(until="READY=1")
 
 

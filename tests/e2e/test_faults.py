@@ -6,24 +6,23 @@ import concurrent.futures
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import openai
 import pytest
 import requests
-from harness import DEADLINE, Process, children, processes
+from harness import DEADLINE
+from observed import Process, children, processes
 from served import MODEL, Served, gguf
 
 LONG = [{"role": "user", "content": "Write a long story about a lighthouse keeper and the sea."}]
 PROMPT = [{"role": "user", "content": "word " * 1500}]
-Stream = Iterator[openai.types.chat.ChatCompletionChunk]
+Stream = openai.Stream[openai.types.chat.ChatCompletionChunk]
 
 
-def long_stream(served: Served, **options: object) -> Stream:
-    stream: Stream = iter(
-        served.openai().chat.completions.create(  # type: ignore[call-overload]
-            model=MODEL, messages=LONG, max_tokens=1500, temperature=0, stream=True, **options
-        )
+def long_stream(served: Served) -> Stream:
+    """A stream that goes on for long, of which the first token has come."""
+    stream: Stream = served.openai().chat.completions.create(
+        model=MODEL, messages=LONG, max_tokens=1500, temperature=0, stream=True
     )
     next(stream)
     return stream
@@ -91,13 +90,11 @@ def test_kill_9_before_the_first_byte_is_retried_on_the_restarted_server(served:
 
 
 def test_a_client_that_leaves_while_streaming_frees_everything(served: Served) -> None:
-    client = served.openai()
-    stream = client.chat.completions.create(model=MODEL, messages=LONG, max_tokens=1500, stream=True)
-    next(iter(stream))
+    stream = long_stream(served)
     assert served.model(MODEL)["in_flight"] == 1
     stream.close()
     served.eventually(lambda: served.model(MODEL)["in_flight"] == 0, "the lease is given back")
-    assert client.chat.completions.create(model=MODEL, messages=LONG, max_tokens=2).choices
+    assert served.openai().chat.completions.create(model=MODEL, messages=LONG, max_tokens=2).choices
 
 
 def test_a_client_that_leaves_while_it_waits_is_forgotten(served: Served) -> None:
@@ -107,8 +104,7 @@ def test_a_client_that_leaves_while_it_waits_is_forgotten(served: Served) -> Non
         requests.post(f"{served.url}/v1/chat/completions", json=body, timeout=0.3)
     served.eventually(lambda: served.model(MODEL)["waiting"] == 0, "nobody waits")
     assert served.model(MODEL)["in_flight"] == 1
-    for _ in stream:
-        break
+    stream.close()
 
 
 def test_an_abandoned_long_answer_does_not_keep_the_next_one_waiting(served: Served) -> None:
@@ -171,7 +167,7 @@ def test_kill_9_of_the_supervisor_leaves_no_process_within_two_seconds(own: Serv
     for process in left:
         with process:
             process.gone(max(0.0, deadline - time.monotonic()))
-    del stream
+    stream.close()
     own.process = None
 
 

@@ -40,9 +40,16 @@ def test_completions(served: Served) -> None:
 
 
 def test_embeddings(served: Served) -> None:
-    answer = served.openai().embeddings.create(model="embedder", input="a sentence")
-    vector = answer.data[0].embedding
-    assert len(vector) > 100 and any(vector)
+    answer = served.openai().embeddings.create(model="embedder", input=["a sentence", "another"])
+    one, other = (item.embedding for item in answer.data)
+    assert len(one) == len(other) > 100
+    assert any(one) and one != other
+
+
+def test_a_long_input_is_embedded_to_its_end(served: Served) -> None:
+    create = served.openai().embeddings.create
+    ends = [create(model="embedder", input="word " * 700 + end).data[0].embedding for end in ("cat", "dog")]
+    assert ends[0] != ends[1]
 
 
 def test_an_alias_serves_its_model(served: Served) -> None:

@@ -24,114 +24,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from observed import DEADLINE, Gate, Process, Timeout, processes
+
 from supervisor.client import Client
 from supervisor.errors import NotRunning, Refused
 from supervisor.protocol import Message
 
-DEADLINE = 20.0
 ROOT = Path(__file__).resolve().parents[2]
 MISBEHAVING = (sys.executable, "-IS", str(Path(__file__).with_name("misbehaving.py")))
 READY = ("listen={socket}", "notify=READY=1", "serve")
 QUICK = {"policy": "on-failure", "delay": "20ms", "max_delay": "1s", "limit": 3, "within": "1min"}
-
-
-class Timeout(AssertionError):
-    """What a test waited for did not happen."""
-
-
-class Process:
-    """Some process, by pid, of which the end is an event."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._pidfd = os.pidfd_open(pid)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._pidfd)
-
-    def fileno(self) -> int:
-        """Its pidfd, which is readable once it is dead."""
-        return self._pidfd
-
-    def gone(self, deadline: float = DEADLINE) -> float:
-        """Wait for its end. Returns how many seconds that took."""
-        before = time.monotonic()
-        if not select.select([self._pidfd], [], [], deadline)[0]:
-            raise Timeout(f"process {self.pid} lives after {deadline} s")
-        return time.monotonic() - before
-
-    @property
-    def alive(self) -> bool:
-        """True until it is dead; a zombie is dead."""
-        return not select.select([self._pidfd], [], [], 0)[0]
-
-    def kill(self, number: signal.Signals) -> None:
-        """Signal it."""
-        signal.pidfd_send_signal(self._pidfd, number)
-
-
-class Visitor:
-    """A model server that came to a gate and waits there."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._connection.settimeout(DEADLINE)
-        self.pid = int(connection.recv(64))
-
-    def go(self) -> None:
-        """Let it go on."""
-        self._connection.sendall(b"g")
-
-    def gone(self) -> None:
-        """Wait until it is dead."""
-        with suppress(ConnectionResetError):
-            assert self._connection.recv(1) == b""
-
-    @property
-    def alive(self) -> bool:
-        """True until it is dead."""
-        return not select.select([self._connection], [], [], 0)[0]
-
-    def close(self) -> None:
-        """Forget it; it ends if it waits."""
-        self._connection.close()
-
-
-class Gate:
-    """Where model servers with a step `gate=PATH` announce themselves and wait."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.step = f"gate={path}"
-        self._visitors: list[Visitor] = []
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen(100)
-        self._listener.settimeout(DEADLINE)
-
-    def visitor(self) -> Visitor:
-        """The next one to come."""
-        try:
-            connection, _ = self._listener.accept()
-        except TimeoutError:
-            raise Timeout(f"nobody came to {self.path}") from None
-        visitor = Visitor(connection)
-        self._visitors.append(visitor)
-        return visitor
-
-    @property
-    def visited(self) -> bool:
-        """True if somebody stands there whom `visitor` has not seen."""
-        return bool(select.select([self._listener], [], [], 0)[0])
-
-    def close(self) -> None:
-        """Send everybody home."""
-        for visitor in self._visitors:
-            visitor.close()
-        self._listener.close()
 
 
 class Watch:
@@ -201,14 +103,20 @@ class Supervisor:
     `prefix` is Python that runs in its process first.
     """
 
-    def __init__(self, listen: str | None = None, env: dict[str, str] | None = None, config: str = "", prefix: str = "") -> None:
+    def __init__(
+        self, listen: str | None = None, env: dict[str, str] | None = None, config: str = "", prefix: str = ""
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="lr-", dir="/tmp"))
         self.runtime = self.directory / "run"
         self.presets = self.directory / "presets.d"
         self.log = self.directory / "log"
         self.listen = listen or f"unix:{self.directory}/web.sock"
         self.env = env or {}
-        self.program = ("-c", f"{prefix}; import runpy; runpy.run_module('supervisor.cli', run_name='__main__')") if prefix else ("-m", "supervisor.cli")
+        self.program = (
+            ("-c", f"{prefix}; import runpy; runpy.run_module('supervisor.cli', run_name='__main__')")
+            if prefix
+            else ("-m", "supervisor.cli")
+        )
         self.process: subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
         self._gates: dict[str, Gate] = {}
@@ -252,9 +160,9 @@ class Supervisor:
     def launch(self, env: dict[str, str] | None = None, stderr: int | None = None) -> Process:
         """Start it and wait for nothing."""
         environment = {**os.environ, **self.env, **(env or {})}
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, Path("/dev/zero").open("rb") as stdin:
             self.process = subprocess.Popen(
-                self.argv(), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr or log
+                self.argv(), cwd=ROOT, env=environment, stdin=stdin, stdout=log, stderr=stderr or log
             )
         return Process(self.process.pid)
 
@@ -346,6 +254,7 @@ class Supervisor:
         self._gates.clear()
         for path in [*self.presets.iterdir(), *self.directory.glob("*.gate"), *self.directory.glob("*.dump")]:
             path.unlink()
+        os.truncate(self.log, 0)
         self.call("reload")
         self.eventually(lambda: not self.status()["models"], "all models are gone")
         for message in self.client().stream("events", since=self._since):
@@ -414,6 +323,14 @@ class Supervisor:
                 raise Timeout(f"not true: {what}")
             self.status()
 
+    def cpu_seconds_in(self, seconds: float) -> float:
+        """The time it uses while it is left alone for so long."""
+        schedstat = Path(f"/proc/{self.pid}/schedstat")
+        before = int(schedstat.read_text().split()[0])
+        with Process(self.pid) as process:
+            assert not select.select([process], [], [], seconds)[0], "it ended"
+        return (int(schedstat.read_text().split()[0]) - before) / 1e9
+
     def dump(self, name: str) -> dict[str, Any]:
         """What a server with the step `dump=…/NAME.dump` wrote."""
         dumped: dict[str, Any] = ast.literal_eval((self.directory / f"{name}.dump").read_text())
@@ -452,34 +369,6 @@ def give_up_after(client: Client, seconds: float) -> None:
     """Let every wait of a client end with NotRunning after so long."""
     with socket.socket(fileno=os.dup(client.fileno())) as same:
         same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(seconds), 0))
-
-
-def processes(mark: str) -> Iterator[tuple[int, list[str]]]:
-    """Pid and argv of each live process with `mark` in its environment or command line."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with suppress(OSError):
-                argv = (entry / "cmdline").read_bytes()
-                if argv and entry.name != str(os.getpid()) and mark.encode() in argv + (entry / "environ").read_bytes():
-                    yield int(entry.name), argv.decode(errors="replace").split("\0")
-
-
-def children(pid: int) -> dict[int, str]:
-    """The children of a process, with the letter of their state (Z for a zombie), see proc_pid_stat(5)."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with suppress(OSError):
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                if int(parent) == pid:
-                    found[int(entry.name)] = state
-    return found
-
-
-def bytes_used(pid: int) -> int:
-    """Resident memory."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) * 1024
 
 
 @contextmanager

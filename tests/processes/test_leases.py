@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import DEADLINE, READY, ROOT, Supervisor, refused
+from harness import READY, ROOT, Supervisor, refused
+from observed import DEADLINE
 
 HOLDER = """
 import sys, pathlib
@@ -53,10 +54,10 @@ def test_no_more_than_its_concurrency_oldest_first(supervisor: Supervisor) -> No
     for _ in range(6):
         leases.append(supervisor.lease("m"))
         supervisor.status()
-    for turn in range(4):
-        supervisor.eventually(lambda turn=turn: supervisor.model("m")["waiting"] == 4 - turn, "two are granted")
+    for turn in range(5):
+        leases[turn + 1].grant() if turn else [lease.grant() for lease in leases[:2]]
+        assert [lease.answered for lease in leases[turn + 2 :]] == [False] * (4 - turn)
         assert supervisor.model("m")["in_flight"] == 2
-        assert [lease.answered for lease in leases[turn:]] == [True, True, *[False] * (4 - turn)]
         leases[turn].close()
 
 

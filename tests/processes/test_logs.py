@@ -9,7 +9,8 @@ import time
 from contextlib import suppress
 
 import pytest
-from harness import DEADLINE, Supervisor, bytes_used, refused
+from harness import Supervisor, refused
+from observed import DEADLINE, bytes_used
 
 AT_ONCE = 1.0
 MIB = 1024 * 1024
@@ -31,7 +32,7 @@ def test_a_flood_starves_nobody_and_fills_nothing(supervisor: Supervisor, text: 
     supervisor.load("other")
     supervisor.eventually(lambda: len(supervisor.logs("m")) > 100, "the flood is on")
     before = bytes_used(supervisor.pid)
-    for _ in range(5):
+    for _ in range(3):
         start = time.monotonic()
         supervisor.lease("other").grant()
         assert time.monotonic() - start < AT_ONCE
@@ -74,7 +75,9 @@ def test_a_follower_gets_each_line_once(supervisor: Supervisor) -> None:
 
 def test_nothing_said_before_the_end_is_lost(supervisor: Supervisor) -> None:
     """More than a pipe holds, in the very last moment."""
-    supervisor.add("m", r"flood=900:0123456789012345678901234567890123456789012345678901234567890123456789\n", "exit=65")
+    supervisor.add(
+        "m", r"flood=900:0123456789012345678901234567890123456789012345678901234567890123456789\n", "exit=65"
+    )
     supervisor.call("load", model="m")
     supervisor.watch("m").state("failed")
     assert len(supervisor.logs("m")) == 900
@@ -98,7 +101,14 @@ def test_long_lines_are_cut_into_pieces(supervisor: Supervisor) -> None:
     supervisor.watch("m").state("failed")
     lines = supervisor.logs("m")
     assert "".join(lines) == "x" * 10000 + "."
-    assert max(map(len, lines)) <= 65536
+    assert len(lines) > 2
+
+
+def test_a_line_is_cut_between_characters(supervisor: Supervisor) -> None:
+    supervisor.add("m", r"flood=5000:\xe2\x82\xac", "exit=65")
+    with refused():
+        supervisor.load("m")
+    assert "m | €€€" in supervisor.log.read_text()
 
 
 def test_what_is_no_text_is_shown_all_the_same(supervisor: Supervisor) -> None:
@@ -113,11 +123,7 @@ def test_a_server_may_close_its_output_and_live(supervisor: Supervisor) -> None:
     supervisor.load("m", "say=bye", "close-output", "listen={socket}", "notify=READY=1", "serve")
     assert supervisor.model("m")["state"] == "ready"
     assert supervisor.logs("m") == ["bye"]
-    start = time.process_time()
-    for _ in range(5):
-        supervisor.lease("m").close()
-    supervisor.call("unload", model="m", wait=True)
-    assert time.process_time() - start < AT_ONCE
+    assert supervisor.cpu_seconds_in(0.3) < 0.05
 
 
 def test_names_that_come_and_go_leave_no_logs(supervisor: Supervisor) -> None:

@@ -133,11 +133,21 @@ models:
     assert configuration.path == directory / "config.yaml"
     assert configuration.presets_dir == directory / "presets.d"
     assert presets["one"].model == str(directory / "m.gguf")
-    assert presets["two"].model == str(directory / "presets.d" / ".." / "m.gguf")
+    assert presets["two"].model == str(directory / "m.gguf")
     assert presets["three"].command == (str(directory / "presets.d" / "serve"), "{port}")
     assert presets["four"].command == ("serve", "{port}", "./x")
     assert presets["five"].command == (str(directory / "serve"), "{port}")
     assert configuration.origins["two"] == Origin("presets.d/a.yaml", 3)
+
+
+def test_a_path_through_a_symbolic_link_keeps_its_meaning(directory: Path, tmp_path: Path) -> None:
+    far = tmp_path / "far" / "away"
+    far.mkdir(parents=True)
+    (far.parent / "m.gguf").write_text("there")
+    (directory / "presets.d" / "link").symlink_to(far)
+    (directory / "presets.d" / "a.yaml").write_text("models:\n  one: {model: link/../m.gguf}\n")
+    model = load(directory / "config.yaml").presets["one"].model
+    assert model is not None and Path(model).read_text() == "there"
 
 
 def test_presets_elsewhere_have_absolute_origins(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -229,8 +239,7 @@ def test_the_problems_of_all_files_come_at_once_and_sorted(directory: Path) -> N
         "config.yaml:2: listn: cannot use unknown key 'listn': did you mean 'listen'?",
         "presets.d/a.yaml:4: models.a.contxt: cannot use unknown key 'contxt': did you mean 'context'?",
         "presets.d/a.yaml:5: models.a.context: cannot read 'x' as a whole number: write it in digits, without quotes",
-        "presets.d/a.yaml:6: models.b.model: cannot read 'presets.d/../none.gguf': "
-        "No such file or directory; correct the path",
+        "presets.d/a.yaml:6: models.b.model: cannot read 'none.gguf': No such file or directory; correct the path",
         "presets.d/b.yaml:1: cannot read as YAML: while parsing a flow sequence, did not find expected ',' or ']'",
         "presets.d/c.yaml:2: models.c: cannot use 3 as a model: write 'key: value' lines below its name",
         "presets.d/c.yaml:3: modls: cannot use unknown key 'modls': did you mean 'models'?; "

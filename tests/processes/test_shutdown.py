@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import DEADLINE, Supervisor, Systemd
+from harness import ROOT, Supervisor, Systemd
+from observed import DEADLINE, Process
 
 from supervisor import __version__
 
@@ -118,6 +119,18 @@ def test_a_stop_leaves_nothing(supervisors: type[Supervisor], number: signal.Sig
     assert supervisor.left_over() == {}
 
 
+def test_a_stop_leaves_no_strays(supervisors: type[Supervisor]) -> None:
+    """Not even processes that left their group, once their parent is gone."""
+    supervisor = supervisors().start()
+    gate = supervisor.gate("stray")
+    supervisor.load("m", f"fork=setsid,{gate.step},ignore=TERM,pause", "listen={socket}", "notify=READY=1", "serve")
+    with Process(gate.visitor().pid) as stray:
+        supervisor.call("unload", model="m", wait=True)
+        supervisor.kill(supervisor.pid, signal.SIGTERM)
+        assert supervisor.wait() == 0
+        stray.gone(2.0)
+
+
 def test_a_stop_waits_for_running_requests(supervisors: type[Supervisor]) -> None:
     supervisor = supervisors().start()
     model = supervisor.load("m", stop_timeout="1min")
@@ -163,6 +176,17 @@ def test_a_stop_while_everything_starts(supervisors: type[Supervisor]) -> None:
     supervisor.start()
     supervisor.kill(supervisor.pid, signal.SIGTERM)
     assert supervisor.wait() == 0
+
+
+def test_a_stop_while_the_web_tier_starts(supervisors: type[Supervisor]) -> None:
+    """gunicorn's workers are deaf to SIGTERM while they boot, and have nothing to finish."""
+    supervisor = supervisors().start()
+    log = supervisor.client().stream("logs", model="@web", follow=True)
+    next(message for message in log if "Booting worker" in message["line"]["text"])
+    before = time.monotonic()
+    supervisor.kill(supervisor.pid, signal.SIGTERM)
+    assert supervisor.wait() == 0
+    assert time.monotonic() - before < 3.0
 
 
 def test_a_stop_before_anything_was_started(supervisors: type[Supervisor]) -> None:
@@ -251,8 +275,8 @@ def test_a_socket_in_use_is_left_alone(supervisors: type[Supervisor]) -> None:
         ended = supervisor.run()
         assert ended.returncode == 69
         assert "Address already in use" in ended.stderr
-        # The first one's probe fills the backlog of 0; the answer is the same without anybody to accept.
-        assert supervisor.run().returncode == 69
+        # The first one's probe fills the queue of 0, and nobody accepts; the second must not wait for that.
+        assert "Address already in use" in supervisor.run().stderr
         assert (supervisor.directory / "web.sock").is_socket()
 
 
@@ -283,9 +307,8 @@ def test_ipv6(supervisors: type[Supervisor]) -> None:
 def test_standard_streams_may_be_closed(supervisors: type[Supervisor]) -> None:
     supervisor = supervisors()
     supervisor.add("m")
-    supervisor.process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *supervisor.argv()])
-    deadline = time.monotonic() + DEADLINE
-    while not (supervisor.runtime / "control.sock").exists():
-        assert time.monotonic() < deadline
-        os.sched_yield()
+    with Systemd(supervisor.directory / "systemd.sock") as systemd:
+        shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *supervisor.argv()]
+        supervisor.process = subprocess.Popen(shell, cwd=ROOT, env={**os.environ, **systemd.env})
+        systemd.heard("READY=1", supervisor)
     assert supervisor.load("m")["state"] == "ready"

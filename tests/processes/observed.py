@@ -1,0 +1,145 @@
+"""What tests of real processes wait for: the end of a process, a model server at a gate, a word to systemd.
+
+Everything that waits does so on such an event and gives up at DEADLINE.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+DEADLINE = 20.0
+
+
+class Timeout(AssertionError):
+    """What a test waited for did not happen."""
+
+
+class Process:
+    """Some process, by pid, of which the end is an event."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._pidfd)
+
+    def fileno(self) -> int:
+        """Its pidfd, which is readable once it is dead."""
+        return self._pidfd
+
+    def gone(self, deadline: float = DEADLINE) -> float:
+        """Wait for its end. Returns how many seconds that took."""
+        before = time.monotonic()
+        if not select.select([self._pidfd], [], [], deadline)[0]:
+            raise Timeout(f"process {self.pid} lives after {deadline} s")
+        return time.monotonic() - before
+
+    @property
+    def alive(self) -> bool:
+        """True until it is dead; a zombie is dead."""
+        return not select.select([self._pidfd], [], [], 0)[0]
+
+    def kill(self, number: signal.Signals) -> None:
+        """Signal it."""
+        signal.pidfd_send_signal(self._pidfd, number)
+
+
+class Visitor:
+    """A model server that came to a gate and waits there."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._connection.settimeout(DEADLINE)
+        self.pid = int(connection.recv(64))
+
+    def go(self) -> None:
+        """Let it go on."""
+        self._connection.sendall(b"g")
+
+    def gone(self) -> None:
+        """Wait until it is dead."""
+        with suppress(ConnectionResetError):
+            assert self._connection.recv(1) == b""
+
+    @property
+    def alive(self) -> bool:
+        """True until it is dead."""
+        return not select.select([self._connection], [], [], 0)[0]
+
+    def close(self) -> None:
+        """Forget it; it ends if it waits."""
+        self._connection.close()
+
+
+class Gate:
+    """Where model servers with a step `gate=PATH` announce themselves and wait."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.step = f"gate={path}"
+        self._visitors: list[Visitor] = []
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        self._listener.listen(100)
+        self._listener.settimeout(DEADLINE)
+
+    def visitor(self) -> Visitor:
+        """The next one to come."""
+        try:
+            connection, _ = self._listener.accept()
+        except TimeoutError:
+            raise Timeout(f"nobody came to {self.path}") from None
+        visitor = Visitor(connection)
+        self._visitors.append(visitor)
+        return visitor
+
+    @property
+    def visited(self) -> bool:
+        """True if somebody stands there whom `visitor` has not seen."""
+        return bool(select.select([self._listener], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Send everybody home."""
+        for visitor in self._visitors:
+            visitor.close()
+        self._listener.close()
+
+
+def processes(mark: str) -> Iterator[tuple[int, list[str]]]:
+    """Pid and argv of each live process with `mark` in its environment or command line."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                argv = (entry / "cmdline").read_bytes()
+                if argv and entry.name != str(os.getpid()) and mark.encode() in argv + (entry / "environ").read_bytes():
+                    yield int(entry.name), argv.decode(errors="replace").split("\0")
+
+
+def children(pid: int) -> dict[int, str]:
+    """The children of a process, with the letter of their state (Z for a zombie), see proc_pid_stat(5)."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                if int(parent) == pid:
+                    found[int(entry.name)] = state
+    return found
+
+
+def bytes_used(pid: int) -> int:
+    """Resident memory."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) * 1024
