@@ -19,6 +19,7 @@ from supervisor.control import ControlServer
 from supervisor.core.config import Listen, parse_listen
 from supervisor.core.events import PresetsChanged, StopAsked
 from supervisor.core.fleet import Fleet
+from supervisor.core.policy import policy
 from supervisor.core.reload import changes
 from supervisor.core.status import fleet_status
 from supervisor.directories import Directories, check_socket_length, make_private
@@ -68,7 +69,9 @@ class Daemon:
         self.journal = Journal()
         self.systemd = Systemd()
         self.guard = Guard()
-        self.loop = Loop(Fleet(configuration.presets, configuration.aliases, time.monotonic()))
+        self.loop = Loop(
+            Fleet(configuration.presets, configuration.aliases, policy(configuration.config), time.monotonic())
+        )
         self.loop.timed.append(self.systemd)
         self.logbook = LogBook(time.time, self._new_lines)
         self.announcements = Announcements(time.time, self._new_record)
@@ -134,7 +137,7 @@ class Daemon:
         difference = changes(self.configuration.presets, new.presets)
         self.configuration = new
         self.logbook.keep_only(self.loop.fleet.models.keys() | {WEB})  # or names that come and go would fill the memory
-        self.loop.deliver(PresetsChanged(new.presets, new.aliases))
+        self.loop.deliver(PresetsChanged(new.presets, new.aliases, policy(new.config)))
         return vars(difference)
 
     def _serving(self) -> str:

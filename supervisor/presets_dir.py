@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -83,6 +84,8 @@ def load(path: Path) -> Configuration:
             _load_presets(source, entries)
             sources.append(source)
     aliases = _load_aliases(entries)
+    if config is not None and config.fallback is not None:
+        _check_fallback(sources[0], config.fallback, [*entries, *aliases])
     problems += [problem for source in sources for problem in source.problems]
     if problems or config is None or presets_dir is None:
         raise ConfigurationError(_sorted(problems))
@@ -124,6 +127,13 @@ def _load_config(source: Source) -> tuple[Config | None, Path | None]:
     if not isinstance(directory, str) or not directory or "\0" in directory:
         return config, None
     return config, _below(source.path.parent, directory)
+
+
+def _check_fallback(source: Source, fallback: str, names: list[str]) -> None:
+    if fallback not in names:
+        close = difflib.get_close_matches(fallback, names, n=1)
+        hint = f"did you mean {shown(close[0])}?" if close else "write the name of a preset, or null"
+        source.complain(("fallback",), f"cannot fall back on {shown(fallback)}: no model has that name; {hint}")
 
 
 _DEFAULT_PRESETS: str = Config.model_fields["presets"].default

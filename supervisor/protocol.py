@@ -43,8 +43,9 @@ Message = dict[str, Any]
 
 
 def encode(message: Message) -> bytes:
-    """One line, newline included."""
-    return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    """One line, newline included. Half a surrogate pair, as a path may hold one, becomes JSON's escape for it."""
+    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="backslashreplace") + b"\n"
 
 
 def decode(line: bytes) -> Message:

@@ -26,9 +26,7 @@ from supervisor.core.fields import (
 from supervisor.core.quantities import shown
 
 # Keys that are read and validated but change nothing in this version.
-UNACTED: frozenset[str] = frozenset(
-    {"models_dir", "max_models", "memory", "fallback", "max_wait", "queue_limit", "log"}
-)
+UNACTED: frozenset[str] = frozenset({"models_dir", "memory", "log"})
 
 # sun_path of unix(7) has room for this many bytes and a final NUL.
 MAX_SOCKET_PATH = 107

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason
 
@@ -108,6 +109,7 @@ class PresetsChanged:
 
     presets: Mapping[str, Preset]
     aliases: Mapping[str, str]
+    policy: Policy
 
 
 @dataclass(frozen=True)

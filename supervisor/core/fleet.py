@@ -6,23 +6,24 @@ monotonic. Nothing here acts, waits, logs or looks at a clock, so the same histo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from supervisor.core import events, refusals
-from supervisor.core.commands import Announce, Answer, CloseListener, Command, DeclareReady, Exit, Reject
-from supervisor.core.events import Event, Goal
-from supervisor.core.fleet_state import Ask, Instance, Model, WebTier
+from supervisor.core.commands import Announce, CloseListener, Command, DeclareReady, Exit
+from supervisor.core.events import Event
+from supervisor.core.fleet_state import Instance, Model, WebTier
 from supervisor.core.lifecycle import Lifecycle
+from supervisor.core.operators import Operators
+from supervisor.core.placement import MakeRoom, NeverFits, Start, Wait, demand_since, is_claimant, next_step
+from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason, Kind
-from supervisor.core.refusals import Refusal
 from supervisor.core.reload import changes, same_launch
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.states import State
 
 EX_SOFTWARE = 70
 WEB_LEAVE_SECONDS = 5.0
-REQUESTED = EndReason(Kind.REQUESTED)
 PRESET_CHANGED = EndReason(Kind.PRESET_CHANGED)
 SHUTDOWN = EndReason(Kind.SHUTDOWN)
 
@@ -30,9 +31,16 @@ SHUTDOWN = EndReason(Kind.SHUTDOWN)
 class Fleet:
     """Start with `handle(Begin())`. `models` are by name; `aliases` lead to names."""
 
-    def __init__(self, presets: Mapping[str, Preset], aliases: Mapping[str, str], now: float = 0.0) -> None:
+    def __init__(
+        self, presets: Mapping[str, Preset], aliases: Mapping[str, str], policy: Policy, now: float = 0.0
+    ) -> None:
         self.lifecycle = Lifecycle()
         self.scheduler = Scheduler(self.lifecycle.commands)
+        self.policy = policy
+        self._operators = Operators(self.lifecycle, self.scheduler)
+        self._claimants: dict[str, Model] = {}
+        self._making_room_for: str | None = None
+        self._place_at: float | None = None
         self.models = {name: _model(preset, now) for name, preset in presets.items()}
         self.aliases = dict(aliases)
         self.web = Instance(WebTier().name, WebTier(), since=now)
@@ -43,19 +51,25 @@ class Fleet:
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in one event; returns the commands it leads to, in order."""
         self._dispatch(event, now)
-        while self._touched:
-            self._settle(self._touched.popitem()[0], now)
+        self._settle_all(now)
+        self._place_at = None
         if self.stopping:
             self._leave(now)
+        elif self._claimants or self._making_room_for is not None:
+            self._place(now)
+            self._settle_all(now)
         commands = self.lifecycle.commands.copy()
         self.lifecycle.commands.clear()
         return commands
 
+    def _settle_all(self, now: float) -> None:
+        while self._touched:
+            self._settle(self._touched.popitem()[0], now)
+
     def next_deadline(self) -> float | None:
         """When to send the next Tick; None if nothing is due."""
         due = [at for instance in self.lifecycle.timed.values() if (at := instance.next_deadline) is not None]
-        if (at := self.scheduler.next_deadline()) is not None:
-            due.append(at)
+        due += [at for at in (self.scheduler.next_deadline(), self._place_at) if at is not None]
         return min(due, default=None)
 
     def resolve(self, name: str) -> Model | None:
@@ -89,16 +103,17 @@ class Fleet:
     # Requests
 
     def _lease_asked(self, asked: events.LeaseAsked, now: float) -> None:
-        model = self.resolve(asked.model) if asked.model else None
-        if not asked.model:
+        name = asked.model or self.policy.fallback
+        model = self.resolve(name) if name else None
+        if not name:
             self.scheduler.refuse_ask(asked.lease, refusals.NO_MODEL_NAMED)
         elif model is None:
-            self.scheduler.refuse_ask(asked.lease, refusals.unknown_model(asked.model))
+            self.scheduler.refuse_ask(asked.lease, refusals.unknown_model(name))
         elif self.stopping:
             self.scheduler.refuse_ask(asked.lease, refusals.STOPPING)
         else:
-            self.scheduler.ask(model, asked, now)
-            self._touched[model.preset.name] = None
+            self.scheduler.ask(model, asked, now, self.policy.queue_limit)
+            self._touch(model)
 
     def _lease_ended(self, ended: events.LeaseEnded, now: float) -> None:
         lease = self.scheduler.end(ended.lease, self.models)
@@ -108,8 +123,6 @@ class Fleet:
         if instance is not None:
             instance.leases.discard(lease.id)
             instance.served += ended.served
-            if instance.draining and not instance.leases:
-                self.lifecycle.drained(instance, now)
         self._touched[lease.model] = None
 
     # Processes and deadlines
@@ -141,7 +154,7 @@ class Fleet:
             self._exit = Exit(EX_SOFTWARE, instance.reason)
             self._stop_asked(now)
         elif instance.state is State.FAILED or (instance.state is State.STOPPED and not reason.intended):
-            instance.wanted = False
+            instance.wanted = instance.insists = False
 
     def _tick(self, now: float) -> None:
         for instance in list(self.lifecycle.timed.values()):
@@ -151,69 +164,29 @@ class Fleet:
                 self.lifecycle.deadline_passed(instance, now)
         self._touched.update(dict.fromkeys(self.scheduler.expire(self.models, now)))
 
-    # Operators
-
     def _asked(self, asked: events.Asked, now: float) -> None:
         model = self.resolve(asked.model)
-        refusal = self._operator_refusal(asked, model)
-        if refusal is not None or model is None:
-            self.lifecycle.commands.append(Reject(asked.ask, refusal or refusals.unknown_to_operator(asked.model)))
-            return
-        instance, terms = model.instance, model.preset
-        match asked.goal:
-            case Goal.LOAD:
-                self._load(instance, now)
-            case Goal.UNLOAD:
-                instance.wanted = False
-                self.scheduler.refuse_waiting(model, refusals.unloaded(terms.name))
-                self.lifecycle.stop(instance, REQUESTED, now, terms.stop_timeout)
-            case Goal.RESTART:
-                self.lifecycle.stop(instance, REQUESTED, now, terms.stop_timeout)
-                self._load(instance, now)
-            case Goal.RESET:
-                self.lifecycle.reset(instance, now)
-        if asked.wait and asked.goal is not Goal.RESET:
-            model.asks.append(Ask(asked.ask, asked.goal))
-        else:
-            self.lifecycle.commands.append(Answer(asked.ask, terms.name))
-        self._touched[terms.name] = None
+        self._operators.asked(asked, model, now, stopping=self.stopping)
+        if model is not None:
+            self._touch(model)
 
-    def _operator_refusal(self, asked: events.Asked, model: Model | None) -> Refusal | None:
-        if model is None:
-            return refusals.unknown_to_operator(asked.model)
-        if self.stopping:
-            return refusals.STOPPING
-        running = model.instance.has_process or model.instance.state is State.BACKOFF
-        if asked.strict and asked.goal is Goal.LOAD and running and model.instance.wanted:
-            return refusals.ALREADY_RUNNING
-        if asked.strict and asked.goal is Goal.UNLOAD and not running:
-            return refusals.NOT_RUNNING
-        return None
-
-    def _load(self, instance: Instance, now: float) -> None:
-        """An explicit load forgives past failures and does not wait for a back-off."""
-        self.lifecycle.reset(instance, now)
-        instance.wanted = True
-        if instance.state is State.BACKOFF:
-            self.lifecycle.start(instance, now)
-
-    def _want_autostart(self, names: Mapping[str, Model] | tuple[str, ...], now: float) -> None:
+    def _want_autostart(self, names: Iterable[str], now: float) -> None:
         for name in names:
             if self.models[name].preset.autostart and not self.stopping:
-                self._load(self.models[name].instance, now)
-                self._touched[name] = None
+                self._operators.load(self.models[name].instance, now, insists=False)
+                self._touch(self.models[name])
 
     # Reload and stop
 
     def _presets_changed(self, event: events.PresetsChanged, now: float) -> None:
         old = {name: model.preset for name, model in self.models.items() if not model.removed}
         diff = changes(old, event.presets)
-        self.aliases = dict(event.aliases)
+        self.aliases, self.policy = dict(event.aliases), event.policy
         for name in (*diff.added, *diff.changed, *diff.adjusted):
             self._renew(name, event.presets[name], now)
         for name in diff.removed:
             model = self.models[name]
-            model.removed, model.instance.wanted = True, False
+            model.removed, model.instance.wanted, model.instance.insists = True, False, False
             self.scheduler.refuse_waiting(model, refusals.removed(name))
             self.lifecycle.stop(model.instance, PRESET_CHANGED, now, patience=None)
         newly = (*diff.added, *(n for n in (*diff.changed, *diff.adjusted) if not old[n].autostart))
@@ -242,10 +215,10 @@ class Fleet:
         self.lifecycle.commands.append(CloseListener())
         self.lifecycle.commands.append(Announce("supervisor", None, "stopping: running requests may finish"))
         for model in self.models.values():
-            model.instance.wanted = False
+            model.instance.wanted = model.instance.insists = False
             self.scheduler.refuse_waiting(model, refusals.STOPPING)
             self.lifecycle.stop(model.instance, SHUTDOWN, now, model.preset.stop_timeout)
-            self._touched[model.preset.name] = None
+            self._touch(model)
         if self.web.state is State.STARTING:  # it serves nobody, and gunicorn's workers are deaf to SIGTERM meanwhile
             self.lifecycle.abort(self.web, SHUTDOWN, now)
             return
@@ -262,49 +235,82 @@ class Fleet:
         elif self.web.deadline is None:
             self.web.deadline = now + WEB_LEAVE_SECONDS
 
-    # What follows for one model
+    # What follows
 
     def _settle(self, name: str, now: float) -> None:
+        """What follows for one model, whatever happened to it."""
         model = self.models.get(name)
         if model is None:
             return
         instance = model.instance
+        self._claimants.pop(name, None)
         if model.removed and not instance.has_process:
             del self.models[name]
         elif instance.state is State.FAILED and instance.reason is not None:
             self.scheduler.refuse_waiting(model, refusals.load_failed(name, instance.reason))
-        elif instance.state is State.STOPPED and not self.stopping:
-            self._answer_asks(model)  # an unload is done even if someone wants the model back right away
-            instance.terms = model.preset
-            instance.wanted |= bool(model.waiting)
-            if instance.wanted:
-                self.lifecycle.start(instance, now)
+        elif is_claimant(model) and not self.stopping:
+            self._claimants[name] = model
         self.scheduler.grant_waiting(model, now)
-        self._answer_asks(model)
+        if instance.draining and not instance.leases:
+            self.lifecycle.drained(instance, now)
+        self.lifecycle.rest_or_work(instance, now)
+        self._operators.answer(model)
 
-    def _answer_asks(self, model: Model) -> None:
-        unmet = []
-        for ask in model.asks:
-            outcome = self._outcome(ask, model)
-            if outcome is None:
-                unmet.append(ask)
-            else:
-                self.lifecycle.commands.append(outcome)
-        model.asks = unmet
+    def _place(self, now: float) -> None:
+        """Load what is to be loaded, as far as there is room, and make room."""
+        self._keep_what_nobody_needs_gone()
+        while step := next_step(
+            self._claimants.values(), self.models.values(), self.policy, self._making_room_for, now
+        ):
+            match step:
+                case Start():
+                    self._start(step.claimant, now)
+                case MakeRoom():
+                    self._evict(step.victim, step.claimant, now)
+                case NeverFits():
+                    self._refuse(step.claimant, step.holders)
+                case Wait():
+                    self._place_at = step.until
+                    return
 
-    def _outcome(self, ask: Ask, model: Model) -> Answer | Reject | None:
-        """1. reached 2. can't be reached any more 3. not yet."""
-        instance, name = model.instance, model.preset.name
-        at_rest = instance.state in (State.STOPPED, State.FAILED)
-        loaded = instance.state is State.READY and not instance.draining
-        if at_rest if ask.goal is Goal.UNLOAD else loaded:  # 1
-            return Answer(ask.id, name)
-        if at_rest and not instance.wanted:  # 2
-            failed = instance.state is State.FAILED and instance.reason is not None
-            reason = instance.reason
-            why = refusals.load_failed(name, reason) if failed and reason else refusals.unloaded(name)
-            return Reject(ask.id, why)
-        return None  # 3
+    def _start(self, model: Model, now: float) -> None:
+        name = model.preset.name
+        if self._making_room_for == name:
+            self._making_room_for = None
+        del self._claimants[name]
+        model.instance.terms, model.instance.wanted = model.preset, True
+        self.lifecycle.start(model.instance, now)
+
+    def _evict(self, victim: Model, claimant: Model, now: float) -> None:
+        """Requests that came before the claimant's are still served: it is a swap, not a jump of the queue."""
+        self._making_room_for = claimant.preset.name
+        instance = victim.instance
+        instance.wanted = instance.insists = False
+        self.lifecycle.stop(instance, EndReason(Kind.EVICTED, detail=claimant.preset.name), now, patience=None)
+        instance.drain_before = demand_since(claimant)
+        self._touch(victim)
+
+    def _refuse(self, model: Model, holders: tuple[str, ...]) -> None:
+        refusal = refusals.never_fits(model.preset.name, self.policy.max_models, holders)
+        del self._claimants[model.preset.name]
+        model.instance.wanted = model.instance.insists = False
+        self.scheduler.refuse_waiting(model, refusal)
+        self._operators.reject(model, refusal)
+
+    def _keep_what_nobody_needs_gone(self) -> None:
+        """A claimant whose clients all left needs no room: what drains for it goes on."""
+        if self._making_room_for is None or self._making_room_for in self._claimants:
+            return
+        for model in self.models.values():
+            ending = model.instance.ending
+            if model.instance.draining and ending is not None and ending.detail == self._making_room_for:
+                model.instance.wanted = True
+                self.lifecycle.keep(model.instance)
+                self._touch(model)
+        self._making_room_for = None
+
+    def _touch(self, model: Model) -> None:
+        self._touched[model.preset.name] = None
 
 
 def _model(preset: Preset, now: float) -> Model:

@@ -57,7 +57,9 @@ class Instance:
 
     `terms` are the preset it was launched with, or will be. `deadline` is the one time at which something must happen
     to it: the end of its start, drain or stop timeout, or of its back-off. `ending` is why it is being stopped,
-    `reason` why its last run ended.
+    `reason` why its last run ended. `wanted_at` is since when it has been wanted, `insists` that an operator asked for
+    it, `idle_since` since when it has been ready with nobody using it, and `drain_before` that leases asked before then
+    are still granted while it drains.
     """
 
     name: str
@@ -65,12 +67,16 @@ class Instance:
     state: State = State.STOPPED
     since: float = 0.0
     wanted: bool = False
+    wanted_at: float = 0.0
+    insists: bool = False
     launch: int | None = None
     pid: int | None = None
     deadline: float | None = None
     probe_at: float | None = None
     probe_delay: float = 0.0
+    idle_since: float | None = None
     draining: bool = False
+    drain_before: float = 0.0
     ending: EndReason | None = None
     reason: EndReason | None = None
     failures: tuple[float, ...] = ()

@@ -38,6 +38,7 @@ class Lifecycle:
         instance.launch = next(self._numbers)
         self.launches[instance.launch] = instance
         instance.was_ready = instance.out_of_memory = instance.draining = False
+        instance.idle_since = None
         instance.ending = instance.pid = instance.message = instance.progress = None
         timeout = instance.terms.start_timeout
         instance.deadline = None if timeout is None else now + timeout
@@ -103,7 +104,7 @@ class Lifecycle:
             if not instance.draining:
                 requests = f"{len(instance.leases)} running request{'s'[: len(instance.leases) != 1]}"
                 self._announce(instance, f"draining: {why.text}; waiting for {requests}", instance.state)
-            instance.draining = True
+            instance.draining, instance.drain_before, instance.idle_since = True, 0.0, None
             if patience is not None:
                 limit = now + patience
                 instance.deadline = limit if instance.deadline is None else min(instance.deadline, limit)
@@ -126,6 +127,23 @@ class Lifecycle:
         """The last request of a draining instance is over."""
         self._terminate(instance, now)
 
+    def keep(self, instance: Instance) -> None:
+        """Call off a drain: what it was to make room for is not needed any more."""
+        instance.draining, instance.ending, instance.deadline = False, None, None
+        self._announce(instance, "keeps running: the room is not needed any more", instance.state)
+
+    def rest_or_work(self, instance: Instance, now: float) -> None:
+        """A ready instance that nobody uses may be unloaded after its idle_timeout; one in use may not."""
+        if instance.state is not State.READY or instance.draining or isinstance(instance.terms, WebTier):
+            return
+        if instance.leases:
+            instance.idle_since = instance.deadline = None
+            return
+        if instance.idle_since is None:
+            instance.idle_since = now
+        timeout = None if instance.terms.pinned else instance.terms.idle_timeout
+        instance.deadline = None if timeout is None else instance.idle_since + timeout
+
     def deadline_passed(self, instance: Instance, now: float) -> None:
         """Act on the deadline of the state the instance is in."""
         instance.deadline = None
@@ -133,7 +151,10 @@ class Lifecycle:
             limit = format_duration(instance.terms.start_timeout)
             instance.ending = EndReason(Kind.START_TIMEOUT, detail=limit, before_ready=True)
             self._terminate(instance, now)
-        elif instance.state is State.READY and instance.draining:
+        elif instance.state is State.READY:
+            if not instance.draining:
+                instance.ending = EndReason(Kind.IDLE)
+                instance.wanted = instance.insists = False
             self._terminate(instance, now)
         elif instance.state is State.STOPPING:
             self._announce(instance, "still running after SIGTERM, sending SIGKILL", instance.state)

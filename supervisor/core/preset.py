@@ -31,9 +31,7 @@ from supervisor.core.fields import (
 from supervisor.core.quantities import format_duration, shown
 
 # Keys and backends that are read and validated but change nothing in this version.
-UNACTED: frozenset[str] = frozenset(
-    {"pinned", "replicas", "memory", "idle_timeout", "min_residency", "watchdog", "request"}
-)
+UNACTED: frozenset[str] = frozenset({"replicas", "memory", "watchdog", "request"})
 UNACTED_BACKENDS: frozenset[str] = frozenset({"llama-server"})
 
 # Keys that mean something to llama.cpp backends only, and to `command` backends only.

@@ -68,6 +68,17 @@ def waited_too_long(name: str, seconds: float) -> Refusal:
     return Refusal(503, SERVER, f"model '{name}' was not available within {seconds:g} s", retry_after=1.0)
 
 
+def queue_full(limit: int) -> Refusal:
+    """As many requests wait as may."""
+    return Refusal(429, "rate_limit_error", f"{limit} requests wait already (queue_limit)", retry_after=1.0)
+
+
+def never_fits(name: str, limit: int, holders: tuple[str, ...]) -> Refusal:
+    """Nothing can ever be stopped to make room for the model."""
+    held = f"max_models is {limit}, and pinned models hold them all: {', '.join(holders)}"
+    return Refusal(503, SERVER, f"model '{name}' cannot be loaded: {held}")
+
+
 def _why(reason: EndReason) -> str:
     last = next((line for line in reversed(reason.last_lines) if line.strip()), None)
     return f"{reason.text}; its last log line: {last}" if last else reason.text

@@ -26,10 +26,12 @@ class Scheduler:
     def __init__(self, commands: list[Command]) -> None:
         self.commands = commands
         self.leases: dict[int, Lease] = {}
+        self.waiting = 0
         self._timed: dict[int, Lease] = {}
 
-    def ask(self, model: Model, asked: LeaseAsked, now: float) -> None:
-        """Queue a lease, or refuse it at once: 1. the model has failed 2. it is not loaded and must not be."""
+    def ask(self, model: Model, asked: LeaseAsked, now: float, queue_limit: int) -> None:
+        """Queue a lease, or refuse it at once: 1. the model has failed 2. it is not loaded and must not be 3. the queue
+        is full, unless the lease can be granted right now."""
         instance = model.instance
         if instance.state is State.FAILED:  # 1
             self.refuse_ask(asked.lease, refusals.failed(model.preset.name, instance.reason))
@@ -38,9 +40,14 @@ class Scheduler:
             self.refuse_ask(asked.lease, refusals.NOT_LOADED)
             return
         lease = Lease(asked.lease, model.preset.name, now, timeout=asked.timeout)
+        at_once = not model.waiting and self._has_room(instance, lease)
+        if self.waiting >= queue_limit and not at_once:  # 3
+            self.refuse_ask(asked.lease, refusals.queue_full(queue_limit))
+            return
         if asked.avoid is not None:
             lease.avoid, lease.avoid_until = asked.avoid, now + AVOID_SECONDS
         self.leases[lease.id] = lease
+        self.waiting += 1
         model.waiting.append(lease)
         if lease.timeout is not None or lease.avoid is not None:
             self._timed[lease.id] = lease
@@ -53,7 +60,7 @@ class Scheduler:
         """Hand out what room the model's instance has, oldest waiter first."""
         instance = model.instance
         passed_over: deque[Lease] = deque()
-        while model.waiting and self._has_room(instance):
+        while model.waiting and self._has_room(instance, model.waiting[0]):
             lease = model.waiting.popleft()
             if lease.avoid == instance.launch and now < lease.avoid_until:
                 passed_over.append(lease)
@@ -97,19 +104,21 @@ class Scheduler:
         """When `expire` has something to do."""
         return _earliest(_due(lease) for lease in self._timed.values())
 
-    def _has_room(self, instance: Instance) -> bool:
-        free = instance.state is State.READY and not instance.draining
-        return free and len(instance.leases) < _limit(instance)
+    def _has_room(self, instance: Instance, lease: Lease) -> bool:
+        takes = not instance.draining or lease.asked_at < instance.drain_before
+        return instance.state is State.READY and takes and len(instance.leases) < _limit(instance)
 
     def _grant(self, lease: Lease, instance: Instance) -> None:
         assert instance.launch is not None
         lease.launch = instance.launch
+        self.waiting -= 1
         instance.leases.add(lease.id)
         self._timed.pop(lease.id, None)
         self.commands.append(Grant(lease.id, instance.launch, lease.model, instance.name))
 
     def _forget(self, lease: Lease) -> None:
         del self.leases[lease.id]
+        self.waiting -= lease.launch is None
         self._timed.pop(lease.id, None)
 
 

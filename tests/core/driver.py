@@ -9,6 +9,7 @@ from supervisor.core.commands import Announce, Command, Grant, Refuse, Spawn
 from supervisor.core.events import Asked, Ended, Event, Goal, LeaseAsked, LeaseEnded, Notified, Spawned
 from supervisor.core.fleet import Fleet
 from supervisor.core.fleet_state import WEB, Instance
+from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason, Kind
 
@@ -23,10 +24,11 @@ def preset(name: str, **keys: Any) -> Preset:
 class Driver:
     """A fleet of `presets` whose web tier is up."""
 
-    def __init__(self, *presets: Preset) -> None:
+    def __init__(self, *presets: Preset, policy: Policy | None = None) -> None:
         self.now = 1000.0
         aliases = {alias: p.name for p in presets for alias in p.aliases}
-        self.fleet = Fleet({p.name: p for p in presets}, aliases, self.now)
+        self.policy = policy or Policy()
+        self.fleet = Fleet({p.name: p for p in presets}, aliases, self.policy, self.now)
         self.history: list[Command] = []
         self.step: list[Command] = []
         self._lease = 0

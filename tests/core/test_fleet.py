@@ -329,7 +329,7 @@ def test_a_waiting_load_is_told_when_somebody_unloads_the_model() -> None:
 
 
 def reload(driver: Driver, *presets: Preset) -> None:
-    driver.send(PresetsChanged({p.name: p for p in presets}, {}))
+    driver.send(PresetsChanged({p.name: p for p in presets}, {}, driver.policy))
 
 
 def test_untouched_models_keep_serving_through_a_reload() -> None:

@@ -4,10 +4,11 @@ Invariants, checked after every step:
 1. a lease ends once: granted, refused, or withdrawn while it waits; nothing is decided about it afterwards
 2. a grant goes to the launch that is ready now, never past the preset's limit, never to one that drains
 3. an instance has at most one process, and every launch is a new number
-4. a leased server is asked to end only by an operator, a reload's drain that ran out of leases, or the shutdown
+4. a leased server is asked to end only when an operator's patience is over, or by the shutdown; never by an eviction
 5. whoever waits has something to wait for: a process on its way, one that serves, or a restart that is due
 6. the same history gives the same decisions
 7. a server that drains has a lease to wait for; nothing is launched for a preset that was removed
+8. never more models than max_models, and nobody waits for a model while another one idles in its place
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from supervisor.core import events
+from supervisor.core import events, placement
 from supervisor.core.commands import Command, Exit, Grant, Refuse, Spawn, Terminate
 from supervisor.core.events import Asked, Ended, Event, Goal, LeaseAsked, LeaseEnded, Notified, Probed, Spawned
 from supervisor.core.fleet import Fleet
+from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason, Kind
 from supervisor.core.states import State
 from tests.core.driver import preset
 
 NAMES = ["a", "b", "c"]
+POLICY = Policy(max_models=2, max_wait=5.0, queue_limit=8)
 
 
 def presets(context: int, limit: int) -> dict[str, Preset]:
@@ -45,7 +48,7 @@ class FleetMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.fleet = Fleet(presets(0, 1), {}, self.now)
+        self.fleet = Fleet(presets(0, 1), {}, POLICY, self.now)
         self.history: list[tuple[Event, float]] = []
         self.outcome: list[list[Command]] = []
         self.processes: dict[int, str] = {}
@@ -85,7 +88,10 @@ class FleetMachine(RuleBasedStateMachine):
                 self.waiting.pop(command.lease)  # 1
             case Terminate():
                 held = [lease for lease, launch in self.granted.items() if launch == command.launch]
+                ending = self.fleet.lifecycle.launches[command.launch].ending
+                assert ending is not None
                 assert not held or isinstance(event, events.Tick | events.StopAsked), "4"
+                assert not held or ending.kind is not Kind.EVICTED, "4"
             case Exit():
                 assert not self.processes
                 self.over = True
@@ -176,7 +182,7 @@ class FleetMachine(RuleBasedStateMachine):
     )
     def reload(self, context: int, limit: int, kept: set[str]) -> None:
         new = {name: p for name, p in presets(context, limit).items() if name in kept}
-        self.send(events.PresetsChanged(new, {}))
+        self.send(events.PresetsChanged(new, {}, POLICY))
 
     @precondition(lambda self: self.numbers > 40)
     @rule()
@@ -196,12 +202,24 @@ class FleetMachine(RuleBasedStateMachine):
     def waiters_have_something_to_wait_for(self) -> None:
         queued = {lease.id for model in self.fleet.models.values() for lease in model.waiting}
         assert queued == set(self.waiting), "1"
+        instances = [model.instance for model in self.fleet.models.values()]
         for model in self.fleet.models.values():
-            if model.waiting:
-                assert model.instance.state not in (State.STOPPED, State.FAILED), "5"
+            assert not model.waiting or model.instance.state is not State.FAILED, "5"
+            if model.waiting and model.instance.state is State.STOPPED:
+                full = sum(map(placement.is_occupying, instances)) >= POLICY.max_models
+                moving = any(
+                    i.state in (State.STARTING, State.STOPPING, State.BACKOFF) or i.draining for i in instances
+                )
+                assert full and (moving or self.fleet.next_deadline() is not None), "5"
+                idle = [m for m in self.fleet.models.values() if placement.is_idle(m)]
+                assert not idle or any(map(placement.is_leaving, instances)), "8"
+
+    @invariant()
+    def the_limit_holds(self) -> None:
+        assert sum(name in NAMES for name in self.processes.values()) <= POLICY.max_models, "8"
 
     def teardown(self) -> None:
-        again = Fleet(presets(0, 1), {}, 0.0)
+        again = Fleet(presets(0, 1), {}, POLICY, 0.0)
         assert [again.handle(event, now) for event, now in self.history] == self.outcome, "6"
 
 

@@ -104,7 +104,12 @@ class Supervisor:
     """
 
     def __init__(
-        self, listen: str | None = None, env: dict[str, str] | None = None, config: str = "", prefix: str = ""
+        self,
+        listen: str | None = None,
+        env: dict[str, str] | None = None,
+        config: str = "",
+        prefix: str = "",
+        max_models: int = 0,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="lr-", dir="/tmp"))
         self.runtime = self.directory / "run"
@@ -112,18 +117,15 @@ class Supervisor:
         self.log = self.directory / "log"
         self.listen = listen or f"unix:{self.directory}/web.sock"
         self.env = env or {}
-        self.program = (
-            ("-c", f"{prefix}; import runpy; runpy.run_module('supervisor.cli', run_name='__main__')")
-            if prefix
-            else ("-m", "supervisor.cli")
-        )
+        self.prefix = prefix
         self.process: subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
         self._gates: dict[str, Gate] = {}
         self._since = 0
         self.expected = 0
         self.presets.mkdir()
-        (self.directory / "config.yaml").write_text(f"listen: {self.listen}\nweb: {{workers: 1}}\n{config}")
+        daemon = f"listen: {self.listen}\nweb: {{workers: 1}}\nmax_models: {max_models}\n"
+        (self.directory / "config.yaml").write_text(daemon + config)
 
     def __enter__(self) -> Self:
         return self
@@ -148,7 +150,9 @@ class Supervisor:
     def argv(self, *options: str) -> list[str]:
         """The command line."""
         paths = ("--config", f"{self.directory}/config.yaml", "--state-dir", f"{self.directory}/state")
-        return [sys.executable, *self.program, "--runtime-dir", f"{self.runtime}", "run", *paths, *options]
+        program = f"{self.prefix}\nimport runpy; runpy.run_module('supervisor.cli', run_name='__main__')"
+        start = ("-c", program) if self.prefix else ("-m", "supervisor.cli")
+        return [sys.executable, *start, "--runtime-dir", f"{self.runtime}", "run", *paths, *options]
 
     def start(self, until: str = "STATUS=", **popen: Any) -> Self:
         """Start it and wait for a word to systemd: "STATUS=" when it takes requests, "READY=1" with the web tier."""
@@ -233,6 +237,10 @@ class Supervisor:
         self.write(name, {"models": {name: merged}})
         if reload and self.process is not None:
             self.call("reload")
+
+    def replace_web_tier(self, *steps: str) -> None:
+        """Start a process that takes `steps` where the web tier would be."""
+        self.prefix = f"import supervisor.web_tier; supervisor.web_tier.ARGV = {(*MISBEHAVING, *steps)}"
 
     def write(self, name: str, content: object) -> None:
         """Write a file of presets: text as it is, all else as JSON, which is YAML."""

@@ -53,7 +53,7 @@ def notices(configuration: Configuration, directory: Path) -> list[str]:
 
 def test_the_documented_example_is_read(directory: Path) -> None:
     (directory / "p.gguf").write_bytes(b"")
-    (directory / "config.yaml").write_text("listen: '[::1]:80'\npresets: models\nautoload: off\nmax_models: 2\n")
+    (directory / "config.yaml").write_text("listen: '[::1]:80'\npresets: models\nautoload: off\nmemory: {}\n")
     (directory / "presets.d").rename(directory / "models")
     (directory / "models" / "a.yaml").write_text("""\
 defaults:
@@ -70,7 +70,7 @@ models:
     threads: null
     options: {flash-attn: on}
     env: {CUDA_VISIBLE_DEVICES: 0}
-    pinned: false
+    replicas: 1
     restart: {policy: no, limit: 3}
   whisper:
     backend: command
@@ -92,8 +92,8 @@ models:
     assert (qwen.stop_timeout, whisper.stop_timeout) == (20, 20)
     assert whisper.ready == HttpReady(http="/health")
     assert notices(configuration, directory) == [
-        "config.yaml:4: max_models: 'max_models' is read but has no effect in this version",
-        "models/a.yaml:15: models.qwen3-8b.pinned: 'pinned' is read but has no effect in this version",
+        "config.yaml:4: memory: 'memory' is read but has no effect in this version",
+        "models/a.yaml:15: models.qwen3-8b.replicas: 'replicas' is read but has no effect in this version",
     ]
 
 
@@ -138,6 +138,16 @@ models:
     assert presets["four"].command == ("serve", "{port}", "./x")
     assert presets["five"].command == (str(directory / "serve"), "{port}")
     assert configuration.origins["two"] == Origin("presets.d/a.yaml", 3)
+
+
+def test_a_fallback_must_be_a_model_or_an_alias(directory: Path) -> None:
+    (directory / "config.yaml").write_text("autoload: true\nfallback: qwem\n")
+    models = "models:\n  qwen: {model: ../m.gguf, aliases: [gpt]}\n"
+    assert problems(directory, models) == [
+        "config.yaml:2: fallback: cannot fall back on 'qwem': no model has that name; did you mean 'qwen'?"
+    ]
+    (directory / "config.yaml").write_text("fallback: gpt\n")
+    assert load(directory / "config.yaml").config.fallback == "gpt"
 
 
 def test_a_path_through_a_symbolic_link_keeps_its_meaning(directory: Path, tmp_path: Path) -> None:
@@ -209,12 +219,12 @@ def test_what_is_wrong_in_defaults_is_told_once_and_there(directory: Path) -> No
 
 
 def test_every_written_key_without_effect_is_noticed(directory: Path) -> None:
-    (directory / "config.yaml").write_text("max_wait: 1s\nlisten: 127.0.0.1:1\nlog: {}\n")
+    (directory / "config.yaml").write_text("models_dir: /m\nlisten: 127.0.0.1:1\nlog: {}\n")
     configuration = read(
         directory,
         """\
 defaults:
-  idle_timeout: 5min
+  watchdog: 5min
 models:
   a: {model: ../m.gguf, replicas: 1}
   b:
@@ -223,9 +233,9 @@ models:
 """,
     )
     assert notices(configuration, directory) == [
-        "config.yaml:1: max_wait: 'max_wait' is read but has no effect in this version",
+        "config.yaml:1: models_dir: 'models_dir' is read but has no effect in this version",
         "config.yaml:3: log: 'log' is read but has no effect in this version",
-        "presets.d/a.yaml:2: defaults.idle_timeout: 'idle_timeout' is read but has no effect in this version",
+        "presets.d/a.yaml:2: defaults.watchdog: 'watchdog' is read but has no effect in this version",
         "presets.d/a.yaml:4: models.a.replicas: 'replicas' is read but has no effect in this version",
         "presets.d/a.yaml:7: models.b.backend: backend 'llama-server' is read but has no effect in this version",
     ]

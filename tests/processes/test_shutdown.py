@@ -91,8 +91,8 @@ def test_a_web_tier_that_dies_comes_back(supervisors: type[Supervisor]) -> None:
 
 
 def test_a_web_tier_that_never_works_ends_the_supervisor(supervisors: type[Supervisor]) -> None:
-    broken = "import sys, supervisor.web_tier as w; w.ARGV = (sys.executable, '-c', 'print(\"no gevent\"); exit(3)')"
-    supervisor = supervisors(prefix=broken)
+    supervisor = supervisors()
+    supervisor.replace_web_tier("say=no gevent", "exit=3")
     supervisor.expected = 70
     supervisor.add("m", autostart=True, stop_timeout="10s")
     supervisor.launch()
@@ -180,9 +180,11 @@ def test_a_stop_while_everything_starts(supervisors: type[Supervisor]) -> None:
 
 def test_a_stop_while_the_web_tier_starts(supervisors: type[Supervisor]) -> None:
     """gunicorn's workers are deaf to SIGTERM while they boot, and have nothing to finish."""
-    supervisor = supervisors().start()
-    log = supervisor.client().stream("logs", model="@web", follow=True)
-    next(message for message in log if "Booting worker" in message["line"]["text"])
+    supervisor = supervisors()
+    gate = supervisor.gate("booting")
+    supervisor.replace_web_tier("ignore=TERM", gate.step)
+    supervisor.start()
+    gate.visitor()
     before = time.monotonic()
     supervisor.kill(supervisor.pid, signal.SIGTERM)
     assert supervisor.wait() == 0
@@ -253,7 +255,7 @@ def test_an_invalid_configuration_starts_nothing(supervisors: type[Supervisor]) 
     supervisor.write("a", "models: {x: {backend: command}}\n")
     ended = supervisor.run()
     assert ended.returncode == 78
-    assert "config.yaml:3" in ended.stderr
+    assert "config.yaml:4: nonsense" in ended.stderr
     assert "a.yaml:1" in ended.stderr
     assert not supervisor.runtime.exists()
 

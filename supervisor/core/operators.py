@@ -1,0 +1,107 @@
+"""What operators ask (load, unload, restart, reset), and when they are told that it is done."""
+
+from __future__ import annotations
+
+from supervisor.core import refusals
+from supervisor.core.commands import Answer, Command, Reject
+from supervisor.core.events import Asked, Goal
+from supervisor.core.fleet_state import Ask, Instance, Model
+from supervisor.core.lifecycle import Lifecycle
+from supervisor.core.reasons import EndReason, Kind
+from supervisor.core.refusals import Refusal
+from supervisor.core.scheduler import Scheduler
+from supervisor.core.states import State
+
+REQUESTED = EndReason(Kind.REQUESTED)
+
+
+class Operators:
+    """Acts through the lifecycle; adds answers to its commands."""
+
+    def __init__(self, lifecycle: Lifecycle, scheduler: Scheduler) -> None:
+        self._lifecycle = lifecycle
+        self._scheduler = scheduler
+
+    @property
+    def _commands(self) -> list[Command]:
+        return self._lifecycle.commands
+
+    def asked(self, asked: Asked, model: Model | None, now: float, *, stopping: bool) -> None:
+        """Take a wish: refuse it, answer it, or remember who waits for it."""
+        refusal = _refusal(asked, model, stopping)
+        if refusal is not None or model is None:
+            self._commands.append(Reject(asked.ask, refusal or refusals.unknown_to_operator(asked.model)))
+            return
+        self._act(asked.goal, model, now)
+        if asked.wait and asked.goal is not Goal.RESET:
+            model.asks.append(Ask(asked.ask, asked.goal))
+        else:
+            self._commands.append(Answer(asked.ask, model.preset.name))
+
+    def load(self, instance: Instance, now: float, *, insists: bool) -> None:
+        """Want an instance. That forgives past failures and does not wait for a back-off."""
+        self._lifecycle.reset(instance, now)
+        if not instance.wanted:
+            instance.wanted_at = now
+        instance.wanted = True
+        instance.insists |= insists
+        if instance.state is State.BACKOFF:
+            self._lifecycle.start(instance, now)
+
+    def answer(self, model: Model) -> None:
+        """Tell those whose wish is fulfilled, or can't be any more."""
+        unmet = []
+        for ask in model.asks:
+            outcome = _outcome(ask, model)
+            if outcome is None:
+                unmet.append(ask)
+            else:
+                self._commands.append(outcome)
+        model.asks = unmet
+
+    def reject(self, model: Model, refusal: Refusal) -> None:
+        """Tell everyone who waits that it can't be done."""
+        self._commands.extend(Reject(ask.id, refusal) for ask in model.asks)
+        model.asks.clear()
+
+    def _act(self, goal: Goal, model: Model, now: float) -> None:
+        instance, patience = model.instance, model.preset.stop_timeout
+        match goal:
+            case Goal.LOAD:
+                self.load(instance, now, insists=True)
+            case Goal.UNLOAD:
+                instance.wanted = instance.insists = False
+                self._scheduler.refuse_waiting(model, refusals.unloaded(model.preset.name))
+                self._lifecycle.stop(instance, REQUESTED, now, patience)
+            case Goal.RESTART:
+                self._lifecycle.stop(instance, REQUESTED, now, patience)
+                self.load(instance, now, insists=True)
+            case Goal.RESET:
+                self._lifecycle.reset(instance, now)
+
+
+def _refusal(asked: Asked, model: Model | None, stopping: bool) -> Refusal | None:
+    if model is None:
+        return refusals.unknown_to_operator(asked.model)
+    if stopping:
+        return refusals.STOPPING
+    running = model.instance.has_process or model.instance.state is State.BACKOFF
+    if asked.strict and asked.goal is Goal.LOAD and running and model.instance.wanted:
+        return refusals.ALREADY_RUNNING
+    if asked.strict and asked.goal is Goal.UNLOAD and not running:
+        return refusals.NOT_RUNNING
+    return None
+
+
+def _outcome(ask: Ask, model: Model) -> Answer | Reject | None:
+    """1. reached 2. can't be reached any more 3. not yet."""
+    instance, name = model.instance, model.preset.name
+    at_rest = instance.state in (State.STOPPED, State.FAILED)
+    loaded = instance.state is State.READY and not instance.draining
+    if at_rest if ask.goal is Goal.UNLOAD else loaded:  # 1
+        return Answer(ask.id, name)
+    if at_rest and not instance.wanted:  # 2
+        failed, reason = instance.state is State.FAILED, instance.reason
+        why = refusals.load_failed(name, reason) if failed and reason else refusals.unloaded(name)
+        return Reject(ask.id, why)
+    return None  # 3
