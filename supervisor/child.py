@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor import descriptors
 from supervisor.errors import CannotStart
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-ABOVE_PASSED_FDS = 64
+ABOVE_PASSED_FDS = 8
+LAUNCH_VARIABLE = "LLAMA_ROUTER_LAUNCH"
 PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
 RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and exec would pass that on
 
@@ -42,6 +44,17 @@ def adopted() -> set[int]:
         return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
     except OSError:
         return set()
+
+
+def launch_of(pid: int) -> int | None:
+    """The launch that a process, or one above it, was started for; None if it does not tell."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    mark = f"{LAUNCH_VARIABLE}=".encode()
+    number = next((line.removeprefix(mark) for line in environment if line.startswith(mark)), b"")
+    return int(number) if number.isdigit() else None
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], pass_fd: int | None = None) -> Child:
@@ -92,6 +105,7 @@ def _exec(
         signal.set_wakeup_fd(-1)
         for number in RESTORED_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        descriptors.restore_limit()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,8 @@ from supervisor.guard import Guard
 from supervisor.logs import LogBook, Source
 from supervisor.loop import Loop
 from supervisor.notify import NotifySocket
+
+KILL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Children:
     ) -> None:
         """Start a process and watch it. One that can't be executed, for good or right now, ends with CANNOT_START."""
         try:
-            process = child.spawn(argv, {**env, "NOTIFY_SOCKET": str(self._notify.path)}, pass_fd)
+            own = {"NOTIFY_SOCKET": str(self._notify.path), child.LAUNCH_VARIABLE: str(launch)}
+            process = child.spawn(argv, {**env, **own}, pass_fd)
         except (CannotStart, OSError) as error:
             cleanup()
             self._loop.deliver(Ended(launch, not_started(name, error)))
@@ -91,16 +96,26 @@ class Children:
                     continue
                 os.waitpid(peek.si_pid, 0)
                 if peek.si_pid == self._guard.pid:
-                    self._guard.start()
+                    self._guard.died()
+        self._kill_strays()
 
     def kill_all(self) -> None:
         """The last net: nothing of ours may outlive us, what left its process group included."""
         for running in self._running.values():
             _signal_group(running.child.pid, signal.SIGKILL)
             running.cleanup()
-        for pid in child.adopted() - {self._guard.pid}:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + KILL_SECONDS
+        while (left := child.adopted() - {self._guard.pid}) and time.monotonic() < deadline:
+            for pid in left:  # what each leaves behind is adopted when it dies
+                _kill_and_reap(pid, deadline - time.monotonic())
+
+    def _kill_strays(self) -> None:
+        """Kill what left the process group of its launch and outlived it: it would keep memory and ports."""
+        for pid in child.adopted() - self._by_group.keys() - {self._guard.pid}:
+            launch = child.launch_of(pid)
+            if launch is not None and launch not in self._running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _read_log(self, running: Running) -> None:
         if not self._logbook.read(running.source):
@@ -131,6 +146,7 @@ class Children:
         del self._by_group[running.child.pid]
         self._guard.forget(running.child.pid)
         running.cleanup()
+        self._kill_strays()
         lines = self._logbook.last_words(running.source.name, running.launch)
         if result.si_code == os.CLD_EXITED:
             reason = EndReason(Kind.EXITED, code=result.si_status, last_lines=lines)
@@ -144,6 +160,18 @@ def not_started(name: str, error: CannotStart | OSError) -> EndReason:
     if isinstance(error, OSError):
         return EndReason(Kind.CANNOT_START, detail=f"cannot start {name}: {error.strerror}", passing=True)
     return EndReason(Kind.CANNOT_START, detail=str(error))
+
+
+def _kill_and_reap(pid: int, seconds: float) -> None:
+    """End a child and wait for that; one stuck in the kernel is given up."""
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            select.select([pidfd], [], [], max(0.0, seconds))
+            os.waitpid(pid, os.WNOHANG)
+        finally:
+            os.close(pidfd)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from supervisor import protocol
+from supervisor.descriptors import most_connections
 from supervisor.errors import ProtocolError, Refused
 from supervisor.loop import READ, WRITE, Loop
 from supervisor.protocol import Message
+from supervisor.unix_socket import BoundPath
 
 BACKLOG = 1024
 RECEIVE_BYTES = 65536
@@ -49,9 +51,13 @@ class Connection:
 
     def send(self, *messages: Message) -> None:
         """Send without waiting. A client that does not read is hung up on once MAX_UNSENT bytes are due to it."""
+        self.send_encoded(b"".join(map(protocol.encode, messages)))
+
+    def send_encoded(self, lines: bytes) -> None:
+        """The same for messages that were encoded once for many clients."""
         if not self.open:
             return
-        self._unsent += b"".join(map(protocol.encode, messages))
+        self._unsent += lines
         self._flush()
         if len(self._unsent) > MAX_UNSENT:
             self._server.hang_up(self)
@@ -114,6 +120,8 @@ class ControlServer:
         path.unlink(missing_ok=True)
         self._socket.bind(str(path))
         path.chmod(0o600)
+        self._bound = BoundPath(path)
+        self._most = most_connections()
         self._socket.listen(BACKLOG)
         self._accept_at: float | None = None
         loop.watch(self._socket, self._accept)
@@ -138,7 +146,7 @@ class ControlServer:
             self.hang_up(connection)
         self._loop.unwatch(self._socket)
         self._socket.close()
-        self.path.unlink(missing_ok=True)
+        self._bound.remove()
 
     def due(self) -> float | None:
         """When to accept again."""
@@ -160,4 +168,8 @@ class ControlServer:
         sock.setblocking(False)
         connection = Connection(self, sock)
         self.connections.add(connection)
-        self._loop.watch(connection, connection.ready)
+        if len(self.connections) > self._most:
+            connection.refuse(Refused(f"{self._most} clients are connected already", status=503, retry_after=1.0))
+            self.hang_up(connection)
+        else:
+            self._loop.watch(connection, connection.ready)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor import __version__, presets_dir
+from supervisor import __version__, descriptors, presets_dir, protocol
 from supervisor.announcements import Announcements, Record
 from supervisor.children import Children
 from supervisor.client import SOCKET_NAME
@@ -47,13 +47,14 @@ def run(configuration: Configuration, directories: Directories, listen: str | No
     """Serve until SIGTERM or Ctrl-C. Returns the exit code. Raises CannotListen, CannotCreate or AlreadyRunning
     before anything was started."""
     address = _listen_address(configuration, listen)
+    descriptors.raise_limit()
     make_private(directories.runtime)
-    make_private(directories.state, tighten=False)
     check_socket_length(directories.runtime / LONGEST_SOCKET_NAME)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_locked(directories.runtime))
         listener = Listener(address)
         stack.callback(listener.close)
+        make_private(directories.state, tighten=False)
         daemon = Daemon(configuration, directories, listener)
         stack.callback(daemon.close)
         return daemon.loop.run()
@@ -125,8 +126,8 @@ class Daemon:
             "version": __version__,
             "pid": os.getpid(),
             "since": self.started,
-            "listen": self._listener.address,
-            "config": str(self.configuration.path),
+            "listen": _readable(self._listener.address),
+            "config": _readable(str(self.configuration.path)),
             "autoload": self.configuration.config.autoload,
             **picture,
         }
@@ -146,14 +147,16 @@ class Daemon:
 
     def _new_lines(self, lines: list[LogLine]) -> None:
         self.journal.write_all(f"{line.name} | {line.text}" for line in lines)
-        for connection in list(self.control.connections):
-            if connection.follows_log == lines[0].name:
-                connection.send(*map(line_message, lines))
+        followers = [each for each in self.control.connections if each.follows_log == lines[0].name]
+        if followers:
+            encoded = b"".join(protocol.encode(line_message(line)) for line in lines)
+            for connection in followers:
+                connection.send_encoded(encoded)
 
     def _new_record(self, record: Record) -> None:
-        for connection in list(self.control.connections):
-            if connection.follows_events:
-                connection.send(event_message(record))
+        encoded = protocol.encode(event_message(record))
+        for connection in [each for each in self.control.connections if each.follows_events]:
+            connection.send_encoded(encoded)
 
     def _watch_signals(self) -> None:
         """Handlers do nothing: the interpreter writes each signal's number to the wake-up descriptor."""
@@ -186,6 +189,11 @@ class Daemon:
         self.systemd.notify("READY=1")
 
 
+def _readable(path: str) -> str:
+    """A path as text that can be shown anywhere: its bytes need not be UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 def _listen_address(configuration: Configuration, listen: str | None) -> Listen:
     if listen is None:
         return configuration.config.listen
@@ -198,7 +206,8 @@ def _listen_address(configuration: Configuration, listen: str | None) -> Listen:
 @contextlib.contextmanager
 def _locked(runtime: Path) -> Iterator[None]:
     """Hold the runtime directory; the kernel lets go of it however this process ends."""
-    with (runtime / LOCK_NAME).open("a+") as lock:
+    descriptor = os.open(runtime / LOCK_NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -24,9 +24,10 @@ class Guard:
 
     def start(self) -> None:
         """Fork the guard (again, if it was killed) and tell it every group."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
         if self._pipe >= 0:
             os.close(self._pipe)
-        read_end, self._pipe = os.pipe2(os.O_CLOEXEC)
+        self._pipe = write_end
         self.pid = os.fork()
         if self.pid == 0:
             _guard(read_end)
@@ -34,8 +35,16 @@ class Guard:
         for group in self._groups:
             self._tell("+", group)
 
+    def died(self) -> None:
+        """It was killed: start another, now or, if descriptors are short, when the next process is to be watched."""
+        self.pid = 0
+        with contextlib.suppress(OSError):
+            self.start()
+
     def watch(self, group: int) -> None:
         """Kill this process group when the supervisor is gone."""
+        if self.pid == 0:
+            self.died()
         self._groups.add(group)
         self._tell("+", group)
 

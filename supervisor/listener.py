@@ -12,6 +12,7 @@ from pathlib import Path
 
 from supervisor.core.config import Listen
 from supervisor.errors import CannotListen
+from supervisor.unix_socket import BoundPath
 
 BACKLOG = 2048
 
@@ -28,6 +29,7 @@ class Listener:
                 f"cannot listen on {listen}: {error.strerror or error}; "
                 "stop what uses it, or choose another address with --listen"
             ) from None
+        self._bound = BoundPath(self._path) if self._path else None
         self._socket.listen(BACKLOG)
 
     @property
@@ -53,8 +55,8 @@ class Listener:
         """Take no more connections; harmless the second time."""
         if self._socket.fileno() >= 0:
             self._socket.close()
-            if self._path is not None:
-                self._path.unlink(missing_ok=True)
+            if self._bound is not None:
+                self._bound.remove()
 
 
 def _tcp(host: str, port: int) -> socket.socket:

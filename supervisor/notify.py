@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.unix_socket import BoundPath
+
 MAX_DATAGRAM = 8192
 MAX_AT_ONCE = 512  # more than usually wait at once (net.unix.max_dgram_qlen), so that a flood does not hold up the loop
 MAX_STATUS = 300
@@ -41,6 +43,7 @@ class NotifySocket:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket.bind(str(path))
         path.chmod(0o600)
+        self._bound = BoundPath(path)
 
     def fileno(self) -> int:
         """For the selector."""
@@ -49,7 +52,7 @@ class NotifySocket:
     def close(self) -> None:
         """Stop listening and remove the socket."""
         self._socket.close()
-        self.path.unlink(missing_ok=True)
+        self._bound.remove()
 
     def receive(self) -> Iterator[Notification]:
         """What has arrived, MAX_AT_ONCE at most. Datagrams of processes that are gone without a trace are dropped."""

@@ -123,9 +123,10 @@ class Supervisor:
         self._gates: dict[str, Gate] = {}
         self._since = 0
         self.expected = 0
+        self.config = self.directory / "config.yaml"
         self.presets.mkdir()
         daemon = f"listen: {self.listen}\nweb: {{workers: 1}}\nmax_models: {max_models}\n"
-        (self.directory / "config.yaml").write_text(daemon + config)
+        self.config.write_text(daemon + config)
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +150,7 @@ class Supervisor:
 
     def argv(self, *options: str) -> list[str]:
         """The command line."""
-        paths = ("--config", f"{self.directory}/config.yaml", "--state-dir", f"{self.directory}/state")
+        paths = ("--config", str(self.config), "--state-dir", f"{self.directory}/state")
         program = f"{self.prefix}\nimport runpy; runpy.run_module('supervisor.cli', run_name='__main__')"
         start = ("-c", program) if self.prefix else ("-m", "supervisor.cli")
         return [sys.executable, *start, "--runtime-dir", f"{self.runtime}", "run", *paths, *options]

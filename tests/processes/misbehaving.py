@@ -109,6 +109,20 @@ def fork(steps: str) -> None:
             os._exit(0)
 
 
+def deep(path: str) -> None:
+    """Let a child of a child of a child, each in a session of its own, pass the gate at `path` and ignore SIGTERM."""
+    if os.fork():
+        return
+    for _ in range(2):
+        os.setsid()
+        if os.fork():
+            signal.pause()
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    gate(path)
+    signal.pause()
+
+
 def flood(what: str) -> None:
     """Write COUNT:TEXT to stdout, COUNT times; "\\n" and the like are read as in Python."""
     count, _, text = what.partition(":")
@@ -178,6 +192,7 @@ STEPS: dict[str, Callable[[str], object]] = {
     "notify-for-ever": notify_for_ever,
     "notify-with-descriptors": notify_with_descriptors,
     "fork": fork,
+    "deep": deep,
     "setsid": lambda _: os.setsid(),
     "say": lambda text: write(text.encode() + b"\n"),
     "mutter": lambda text: write(text.encode()),

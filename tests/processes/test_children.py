@@ -113,6 +113,25 @@ def test_children_of_a_child_die_with_it(supervisor: Supervisor, end: str) -> No
     leader.gone()
 
 
+def test_what_left_the_process_group_ends_with_its_model(supervisor: Supervisor) -> None:
+    """It would keep the model's memory or port, and one more with each load."""
+    gate = supervisor.gate("stray")
+    supervisor.load("m", f"deep={gate.path}", "listen={socket}", "notify=READY=1", "serve")
+    stray = gate.visitor()
+    supervisor.call("unload", model="m", wait=True)
+    stray.gone()
+
+
+def test_what_left_the_process_group_of_a_running_model_is_let_be(supervisor: Supervisor) -> None:
+    gate = supervisor.gate("worker")
+    for name in ("m", "other"):
+        steps = (f"deep={gate.path}",) if name == "m" else ()
+        supervisor.load(name, *steps, "listen={socket}", "notify=READY=1", "serve")
+    worker = gate.visitor()
+    supervisor.call("unload", model="other", wait=True)
+    assert worker.alive
+
+
 def test_an_end_does_not_wait_for_who_holds_the_log(supervisor: Supervisor) -> None:
     """A process of another session has the pipe open, and even writes to it."""
     gate = supervisor.gate("away")

@@ -15,7 +15,7 @@ import pytest
 from harness import Lease, Supervisor, refused
 from observed import DEADLINE, bytes_used
 
-from supervisor.protocol import MAX_LINE
+from supervisor.protocol import MAX_LINE, raise_refusal
 
 AT_ONCE = 1.0
 
@@ -170,10 +170,26 @@ def test_hundreds_of_connections(supervisor: Supervisor) -> None:
     supervisor.eventually(lambda: supervisor.model("m")["in_flight"] == 0, "all leases are free")
 
 
+def test_more_clients_than_descriptors_allow_are_refused_and_the_others_served(supervisors: type[Supervisor]) -> None:
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))"
+    supervisor = supervisors(prefix=few).start(until="READY=1")
+    supervisor.add("m")
+    clients = [supervisor.client() for _ in range(150)]
+    assert [client.call("status")["ok"] for client in clients[:40]] == [True] * 40
+    with refused() as caught:
+        raise_refusal(clients[-1]._receive())
+    assert caught[0].status == 503 and "clients are connected already" in str(caught[0])
+    assert clients[0].call("load", model="m", wait=True)["model"]["state"] == "ready"
+    for client in clients:
+        client.close()
+    supervisor.eventually(lambda: supervisor.status()["models"][0]["state"] == "ready", "there is room again")
+
+
 def test_out_of_descriptors(supervisors: type[Supervisor]) -> None:
     """Clients wait then, servers can be neither started nor asked for their health, and all that passes."""
     few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))"
-    supervisor = supervisors(prefix=few).start(until="READY=1")
+    greedy = "from supervisor import descriptors; descriptors.RESERVED = -100"
+    supervisor = supervisors(prefix=f"{few}; {greedy}").start(until="READY=1")
     patient = {"delay": "50ms", "max_delay": "50ms", "limit": 1000}
     gate = supervisor.gate("loading")
     supervisor.add("probed", gate.step, "listen={socket}", "serve", ready={"http": "/health"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -119,13 +120,35 @@ def test_a_stop_leaves_nothing(supervisors: type[Supervisor], number: signal.Sig
     assert supervisor.left_over() == {}
 
 
+def test_a_supervisor_whose_directory_is_another_ones_removes_nothing_of_it(supervisors: type[Supervisor]) -> None:
+    first, second = supervisors().start(), supervisors()
+    shutil.rmtree(first.runtime)
+    second.runtime.symlink_to(first.runtime)
+    second.runtime.unlink()
+    second.runtime = first.runtime
+    second.start()
+    first.kill(first.pid, signal.SIGTERM)
+    assert first.wait() == 0
+    assert second.status()["state"] in ("starting", "running")
+
+
+def test_a_configuration_whose_path_is_no_unicode(supervisors: type[Supervisor]) -> None:
+    supervisor = supervisors()
+    odd = supervisor.directory / "\udcff"
+    odd.mkdir()
+    for name in ("config.yaml", "presets.d"):
+        (supervisor.directory / name).rename(odd / name)
+    supervisor.config = odd / "config.yaml"
+    supervisor.start()
+    assert supervisor.status()["config"].endswith("\N{REPLACEMENT CHARACTER}/config.yaml")
+
+
 def test_a_stop_leaves_no_strays(supervisors: type[Supervisor]) -> None:
-    """Not even processes that left their group, once their parent is gone."""
+    """Not even processes that left their group, and their children."""
     supervisor = supervisors().start()
     gate = supervisor.gate("stray")
-    supervisor.load("m", f"fork=setsid,{gate.step},ignore=TERM,pause", "listen={socket}", "notify=READY=1", "serve")
+    supervisor.load("m", f"deep={gate.path}", "listen={socket}", "notify=READY=1", "serve")
     with Process(gate.visitor().pid) as stray:
-        supervisor.call("unload", model="m", wait=True)
         supervisor.kill(supervisor.pid, signal.SIGTERM)
         assert supervisor.wait() == 0
         stray.gone(2.0)
