@@ -26,6 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from supervisor.model_server_errors import describe
+from supervisor.model_server_request import adapted
 
 _log = logging.getLogger("model_server")
 
@@ -163,6 +164,7 @@ class Middleware:
             tasks.start_soon(exchange.watch, self._model, tasks.cancel_scope)
             tasks.start_soon(exchange.write)
             try:
+                exchange.adapt(takes_images=self._model.llama.chat_handler is not None)
                 await self._app(scope, exchange.receive, exchange.send)
             except Exception as error:
                 exchange.fail(error)
@@ -191,6 +193,11 @@ class Exchange:
         self._written = anyio.Event()
         # No bound: an answer is no longer than the context, and the model is free as soon as it is computed.
         self._outgoing, self._incoming = anyio.create_memory_object_stream[Message](math.inf)
+
+    def adapt(self, *, takes_images: bool) -> None:
+        """Make the body what the application understands. Raises ValueError for what it can't serve."""
+        if self._scope["method"] == "POST":
+            self._body = adapted(self._scope["path"], self._body, takes_images=takes_images)
 
     async def receive(self) -> Message:
         """The whole body at once, then nothing until the client has gone."""

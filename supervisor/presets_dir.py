@@ -281,7 +281,7 @@ def _notice_unacted(source: Source, keys: Keys, written: Written) -> None:
         if key in preset_keys.UNACTED:
             source.notice((*keys, key), f"{key!r} is read but has no effect in this version")
         elif key == "backend" and isinstance(value, str) and value in preset_keys.UNACTED_BACKENDS:
-            source.notice((*keys, key), f"backend {value!r} is read but has no effect in this version")
+            source.notice((*keys, key), f"backend {value!r} is not part of this version: the model can't be loaded")
 
 
 def _load_aliases(entries: dict[str, _Entry]) -> dict[str, str]:

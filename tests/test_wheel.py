@@ -208,7 +208,7 @@ def test_it_accepts_the_examples(installed: Path, tmp_path: Path) -> None:
     for file in (tmp_path / "examples" / "presets.d").glob("*.yaml"):
         file.write_text(re.sub(r"/srv/models/\S+\.gguf", str(demo_model()), file.read_text()))
     answer = run(installed / "llama-router", "check", "--config", tmp_path / "examples" / "config.yaml", "--json")
-    assert json.loads(answer)["models"] == ["nomic-embed", "qwen3-8b", "smollm2", "whisper"]
+    assert json.loads(answer)["models"] == ["nomic-embed", "qwen3-8b", "qwen3-coder", "smollm2"]
 
 
 def test_the_page_lists_the_model(running: Running) -> None:

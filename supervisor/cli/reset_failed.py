@@ -21,7 +21,7 @@ from supervisor.protocol import Message, refusal
 def command(models: tuple[str, ...], as_json: bool) -> int:
     """Forgive the failure of each MODEL, or of all.
 
-    Requests may load it again; its count of restarts starts anew.
+    Requests may load it again; the failures that count towards its restart limit are forgotten.
     """
     with connect() as client:
         names = list(models) or _failed(client)

@@ -92,6 +92,22 @@ def test_a_prompt_that_does_not_fit_is_the_servers_own_error(served: Served) -> 
     assert served.model(MODEL)["restarts"] == 0
 
 
+def test_text_in_parts_a_developer_and_max_completion_tokens_are_understood(served: Served) -> None:
+    parts = [{"type": "text", "text": "Say hello."}]
+    answer = served.openai().chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}],
+        max_completion_tokens=3,
+    )
+    assert answer.usage is not None and answer.usage.completion_tokens == 3
+
+
+def test_an_image_for_a_text_model_is_a_clear_error(served: Served) -> None:
+    image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+    with pytest.raises(openai.BadRequestError, match="this model takes text only"):
+        served.openai().chat.completions.create(model=MODEL, messages=[{"role": "user", "content": image}])
+
+
 def test_curl_without_a_content_type_is_understood(served: Served) -> None:
     body = json.dumps({"model": MODEL, "messages": HELLO, "max_tokens": 4})
     head = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -237,7 +237,8 @@ models:
         "config.yaml:3: log: 'log' is read but has no effect in this version",
         "presets.d/a.yaml:2: defaults.watchdog: 'watchdog' is read but has no effect in this version",
         "presets.d/a.yaml:4: models.a.replicas: 'replicas' is read but has no effect in this version",
-        "presets.d/a.yaml:7: models.b.backend: backend 'llama-server' is read but has no effect in this version",
+        "presets.d/a.yaml:7: models.b.backend: "
+        "backend 'llama-server' is not part of this version: the model can't be loaded",
     ]
 
 
