@@ -20,7 +20,8 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from admin import errors
 from admin.connection import stopping, watch
-from admin.supervision import ask, connect, refuse_foreign_pages, status
+from admin.origin import refuse_foreign_pages
+from admin.supervision import ask, connect, status
 from supervisor.client import Client
 from supervisor.errors import NotRunning, ProtocolError, Refused
 from supervisor.protocol import Message
@@ -72,7 +73,7 @@ def table() -> str:
 @blueprint.post("/ui/models/<any(load, unload):action>")
 def act(action: str) -> BaseResponse:
     """A button. Forms need no token against forgery: see refuse_foreign_pages."""
-    refuse_foreign_pages()
+    refuse_foreign_pages(request.environ)
     ask(action, model=request.form.get("model", ""), wait=False)
     return redirect(url_for("dashboard.index"), code=303)
 

@@ -28,11 +28,13 @@ class Unreadable(Exception):
     """A request whose body was not read to its end: worker.py answers it with `status` and closes the connection.
 
     Raised through Flask and gunicorn: a WSGI application has no other way to have a connection closed.
+    `retry_after` is in seconds.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 # Raised while a body is read; the connection is of no further use then, and worker.py ends it.
@@ -57,7 +59,7 @@ def status_line(status: int) -> str:
         return f"{status} Unknown"
 
 
-def headers_for(refusal: Refused) -> list[tuple[str, str]]:
+def headers_for(refusal: Refused | Unreadable) -> list[tuple[str, str]]:
     """Content-Type, and Retry-After in whole seconds, rounded up (RFC 9110 §10.2.3)."""
     headers = [("Content-Type", "application/json")]
     if refusal.retry_after is not None:

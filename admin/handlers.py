@@ -10,8 +10,9 @@ from supervisor.errors import NotRunning, ProtocolError, Refused
 
 
 def respond(refusal: Refused) -> Response:
-    """The refusal as a Flask response."""
-    body = errors.error_object(refusal.status, str(refusal), refusal.error_type)
+    """The refusal as a Flask response, with every problem of a configuration that can't be used."""
+    message = "\n".join([str(refusal), *map(str, refusal.problems)])
+    body = errors.error_object(refusal.status, message, refusal.error_type)
     return Response(body, status=refusal.status, headers=errors.headers_for(refusal))
 
 

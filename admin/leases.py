@@ -13,6 +13,7 @@ from supervisor.errors import NotRunning, Refused
 from supervisor.protocol import Message
 
 MAX_IDLE_CONNECTIONS = 64
+CONNECT_SECONDS = 5.0
 
 
 class Lease:
@@ -88,7 +89,9 @@ class Leases:
                 return self._ask(self._idle.pop(), fields)
             except NotRunning:
                 self._drop_idle()  # the supervisor was restarted: all of them are as dead
-        return self._ask(Client(self._runtime_dir), fields)
+        client = Client(self._runtime_dir, timeout=CONNECT_SECONDS)
+        client.wait_at_most(None)  # a lease comes when a model is ready
+        return self._ask(client, fields)
 
     def give_back(self, client: Client, figures: Message) -> None:
         """End the lease of `client` and keep its connection for another."""

@@ -10,9 +10,10 @@ from typing import Any
 
 from flask import Blueprint, request
 
-from admin.body import json_object, model_of, read_body
+from admin.body import model_of, request_body
 from admin.errors import missing_model, type_of
-from admin.supervision import ask, refuse_foreign_pages, status
+from admin.origin import refuse_foreign_pages
+from admin.supervision import ask, status
 from supervisor.errors import Refused
 
 blueprint = Blueprint("models", __name__)
@@ -47,7 +48,7 @@ def health() -> Json:
 def list_models() -> Json:
     """Every model; ?reload=1 rereads the presets first. Raises Refused when they can't be used."""
     if request.args.get("reload") == "1":
-        refuse_foreign_pages()
+        refuse_foreign_pages(request.environ)
         ask("reload")
     answer = status()
     return {"object": "list", "data": [entry(model, answer) for model in answer["models"]]}
@@ -78,8 +79,9 @@ def unload_model() -> Json:
 
 def order(op: str, unknown: int) -> Json:
     """Ask for `op` on the model that the body names. `unknown` is the status llama-server has for an unknown one."""
-    refuse_foreign_pages()
-    name = model_of(json_object(read_body(request.environ, MAX_BODY)))
+    refuse_foreign_pages(request.environ)
+    with request_body(request.environ, MAX_BODY) as body:
+        name = model_of(body)
     if name is None:
         raise missing_model()
     try:

@@ -2,7 +2,7 @@
 
 A WSGI application before Flask's, because this path is the busy one. What it promises:
 
-1. The body's original bytes are forwarded; it is parsed once, to find "model".
+1. The body's original bytes are forwarded; they are scanned once, to check them and to find "model".
 2. Nothing is sent to the client before the first byte of the answer's body. A server that dies until then costs the
    request one retry on another launch; after that, an event stream ends with an error event and any other answer is
    broken off, never silently short.
@@ -20,10 +20,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
+from gevent import GreenletExit
+
 from admin import errors
-from admin.body import json_object, model_of, read_body
+from admin.body import model_of, request_body
 from admin.connection import abort, watch
 from admin.leases import Lease, Leases
+from admin.origin import refuse_foreign_pages
 from admin.upstream import Headers, Upstream, UpstreamDied, end_to_end
 from supervisor.errors import NotRunning, ProtocolError, Refused
 
@@ -37,6 +40,7 @@ ENDPOINTS = {
 }
 MAX_BODY = 256 * 1024 * 1024
 ATTEMPTS = 2
+STOPPED = "llama-router was stopped before this answer was complete"
 
 # What may stand in a query as it is (RFC 3986), "%" included: it is encoded already.
 URL_CHARACTERS = "%!$&'()*+,;=:@/?-._~[]"
@@ -63,33 +67,44 @@ class Proxy:
         try:
             if environ["REQUEST_METHOD"] != "POST":
                 return reply.refuse(Refused("use POST", status=405, error_type=errors.INVALID), [("Allow", "POST")])
-            return self._serve(environ, target, reply)
+            refuse_foreign_pages(environ)
+            with request_body(environ, MAX_BODY) as body:
+                return self._serve(environ, target, body, reply)
         except Refused as refusal:
             return reply.refuse(refusal)
         except (NotRunning, ProtocolError) as error:
             log.warning("%s", error)
             return reply.refuse(errors.away())
 
-    def _serve(self, environ: WSGIEnvironment, target: str, reply: Reply) -> Iterable[bytes]:
-        body = read_body(environ, MAX_BODY)
-        model = model_of(json_object(body))
+    def _serve(self, environ: WSGIEnvironment, target: str, body: bytearray, reply: Reply) -> Iterable[bytes]:
+        model = model_of(body)
         query = environ["QUERY_STRING"]
         autoload = autoload_of(query) if "autoload" in query else None
         if query:
             target = f"{target}?{quote(query, safe=URL_CHARACTERS, encoding='latin-1')}"
         headers = forwarded_headers(environ, len(body), reply.request_id)
-        avoid = None
         with watch(reply.client):
-            for _ in range(ATTEMPTS):
-                lease = self._lease(model, autoload, avoid)
-                try:
-                    with lease:
-                        return relay(lease, target, headers, body, reply)
-                except UpstreamDied as death:
-                    log.warning("model '%s', launch %s: its server broke off: %s", lease.model, lease.launch, death)
-                    if reply.started:
-                        return reply.cut_short(f"model '{lease.model}': its server died while it was answering")
-                    avoid = lease.launch
+            try:
+                return self._forward(model, autoload, target, headers, body, reply)
+            except GreenletExit:  # the grace period is over; worker.py leaves a moment for these words
+                if reply.started:
+                    return reply.cut_short(503, STOPPED)
+                raise Refused(STOPPED, status=503, retry_after=errors.AWAY_RETRY_SECONDS) from None
+
+    def _forward(
+        self, model: str | None, autoload: bool | None, target: str, headers: Headers, body: bytearray, reply: Reply
+    ) -> Iterable[bytes]:
+        avoid = None
+        for _ in range(ATTEMPTS):
+            lease = self._lease(model, autoload, avoid)
+            try:
+                with lease:
+                    return relay(lease, target, headers, body, reply)
+            except UpstreamDied as death:
+                log.warning("model '%s', launch %s: its server broke off: %s", lease.model, lease.launch, death)
+                if reply.started:
+                    return reply.cut_short(502, f"model '{lease.model}': its server died while it was answering")
+                avoid = lease.launch
         raise Refused(f"model '{lease.model}': its server died twice while serving this request", status=502)
 
     def _lease(self, model: str | None, autoload: bool | None, avoid: Any) -> Lease:
@@ -130,15 +145,15 @@ class Reply:
         self._write(data)
         self._tail = data[-4:]
 
-    def cut_short(self, message: str) -> Iterable[bytes]:
-        """End an answer whose server died. Raises ConnectionResetError unless it can still carry the news."""
+    def cut_short(self, status: int, message: str) -> Iterable[bytes]:
+        """End an answer before its end. Raises ConnectionResetError unless it can still carry the news."""
         if not self._can_be_appended:
             if self._delimited_by_close:
                 abort(self.client)
             raise ConnectionResetError(errno.ECONNRESET, message)
         # A half-sent event has to be closed first, or ours would become its tail.
         boundary = b"" if self._tail.endswith((b"\n\n", b"\r\n\r\n")) or not self._tail else b"\n\n"
-        self._write(boundary + b"data: " + errors.error_object(502, message, errors.SERVER) + b"\n\n")
+        self._write(boundary + b"data: " + errors.error_object(status, message, errors.SERVER) + b"\n\n")
         return []
 
     def refuse(self, refusal: Refused, extra: Headers | None = None) -> Iterable[bytes]:
@@ -149,7 +164,7 @@ class Reply:
         return [body]
 
 
-def relay(lease: Lease, target: str, headers: Headers, body: bytes, reply: Reply) -> Iterable[bytes]:
+def relay(lease: Lease, target: str, headers: Headers, body: bytearray, reply: Reply) -> Iterable[bytes]:
     """Carry the request to the leased server and its answer to the client, byte by byte as it comes.
 
     Raises UpstreamDied, or an OSError when the client is gone.

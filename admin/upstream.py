@@ -54,7 +54,7 @@ class Upstream:
         self._response: HTTPResponse | None = None
         self._has_body = False
 
-    def ask(self, target: str, headers: Headers, body: bytes) -> tuple[int, str, Headers]:
+    def ask(self, target: str, headers: Headers, body: bytearray) -> tuple[int, str, Headers]:
         """Send a POST and wait for the head of its answer: status, reason and headers (end-to-end ones only).
 
         Content-Length is there if the body has a known length. Raises UpstreamDied.
@@ -73,7 +73,7 @@ class Upstream:
         reason = response.reason if FIELD_VALUE.fullmatch(response.reason) else ""
         return response.status, reason, fields
 
-    def _exchange(self, target: str, headers: Headers, body: bytes) -> HTTPResponse:
+    def _exchange(self, target: str, headers: Headers, body: bytearray) -> HTTPResponse:
         connection = self._connection
         connection.connect()
         connection.putrequest("POST", target, skip_host=True, skip_accept_encoding=True)

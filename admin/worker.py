@@ -130,26 +130,24 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what never became a request of the application, or what it could not finish reading; then hang up."""
-        status, message = self._verdict(req, exc)
-        body = errors.error_object(status, message, errors.type_of(status))
-        head = (
-            f"HTTP/1.1 {errors.status_line(status)}\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        verdict = self._verdict(req, exc)
+        body = errors.error_object(verdict.status, str(verdict), errors.type_of(verdict.status))
+        headers = [*errors.headers_for(verdict), ("Content-Length", str(len(body))), ("Connection", "close")]
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers)
         with suppress(OSError):
-            client.sendall(head.encode() + body)
+            client.sendall(f"HTTP/1.1 {errors.status_line(verdict.status)}\r\n{head}\r\n".encode() + body)
             linger(client)
 
-    def _verdict(self, req: Any, exc: BaseException) -> tuple[int, str]:
+    def _verdict(self, req: Any, exc: BaseException) -> errors.Unreadable:
         if isinstance(exc, errors.Unreadable):
-            return exc.status, str(exc)
+            return exc
         ours = isinstance(exc, InvalidResponseHeader | InvalidResponseHeaderName)
         if isinstance(exc, ParseException) and not ours:
             self.log.debug("malformed request: %r", exc)
             status = next((status for kind, status in STATUSES if isinstance(exc, kind)), 400)
-            return status, f"malformed HTTP request: {exc}"
+            return errors.Unreadable(status, f"malformed HTTP request: {exc}")
         self.log.error("cannot answer %s", getattr(req, "uri", "a request"), exc_info=exc)
-        return 500, "llama-router failed on this request; its log says why"
+        return errors.Unreadable(500, "llama-router failed on this request; its log says why")
 
 
 def silent_timeout(seconds: float) -> gevent.Timeout:

@@ -9,6 +9,7 @@ A web worker keeps a few connected Clients for leases; everything else connects,
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -20,18 +21,24 @@ from supervisor.protocol import Message
 
 SOCKET_NAME = "control.sock"
 RECEIVE_BYTES = 65536
+RETRY_SECONDS = 0.02
 
 
 class Client:
     """One connection to the supervisor. Connecting raises NotRunning; every call may raise Refused or NotRunning."""
 
-    def __init__(self, runtime_dir: Path) -> None:
+    def __init__(self, runtime_dir: Path, *, timeout: float | None = None) -> None:
+        """`timeout`: seconds to wait for the connection, then for a sign of each answer; None waits for ever."""
         path = runtime_dir / SOCKET_NAME
         self._lines = protocol.LineBuffer()
         self._ready: list[bytes] = []
+        self._timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            self._socket.connect(str(path))
+            self._connect(str(path))
+        except TimeoutError:
+            self._socket.close()
+            raise self._silence() from None
         except OSError as error:
             self._socket.close()
             raise NotRunning(
@@ -55,14 +62,24 @@ class Client:
         """The socket's descriptor, for selectors."""
         return self._socket.fileno()
 
+    def wait_at_most(self, timeout: float | None) -> None:
+        """Change the `timeout` for what follows."""
+        self._timeout = timeout
+        self._socket.settimeout(timeout)
+
     def call(self, op: str, **fields: Any) -> Message:
         """Send a request and wait for its answer. Raises Refused with the supervisor's error object."""
         self._send({"op": op, **fields})
         return protocol.raise_refusal(self._receive())
 
     def stream(self, op: str, **fields: Any) -> Iterator[Message]:
-        """Send a request and yield the messages that follow its answer, until the stream ends."""
+        """Send a request and yield the messages that follow its answer, until the stream ends.
+
+        With `follow`, only the answer is subject to the timeout.
+        """
         self.call(op, **fields)
+        if fields.get("follow"):
+            self.wait_at_most(None)
         while not (message := self._receive()).get("end"):
             yield message
 
@@ -70,9 +87,31 @@ class Client:
         """Give the lease back with what is known of its request; not answered."""
         self._send({"op": "release", "figures": figures})
 
+    def _connect(self, path: str) -> None:
+        """Connect by polling: of a listener whose queue is full, a socket with a timeout can't wait for its turn."""
+        began = time.monotonic()
+        self._socket.setblocking(False)
+        while True:
+            try:
+                self._socket.connect(path)
+            except BlockingIOError:
+                if self._timeout is not None and time.monotonic() - began > self._timeout:
+                    raise TimeoutError from None
+                time.sleep(RETRY_SECONDS)
+            else:
+                self._socket.settimeout(self._timeout)
+                return
+
+    def _silence(self) -> NotRunning:
+        return NotRunning(
+            f"cannot hear llama-router: no answer within {self._timeout:g} s; is it stopped (SIGSTOP) or overloaded?"
+        )
+
     def _send(self, message: Message) -> None:
         try:
             self._socket.sendall(protocol.encode(message))
+        except TimeoutError:
+            raise self._silence() from None
         except OSError as error:
             raise NotRunning(f"cannot ask llama-router: {error.strerror or error}; did it stop?") from None
 
@@ -80,6 +119,8 @@ class Client:
         while not self._ready:
             try:
                 data = self._socket.recv(RECEIVE_BYTES)
+            except TimeoutError:
+                raise self._silence() from None
             except OSError as error:
                 raise NotRunning(f"cannot hear llama-router: {error.strerror or error}; did it stop?") from None
             if not data:

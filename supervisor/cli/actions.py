@@ -20,7 +20,7 @@ def act(op: str, name: str, *, goal: frozenset[str], wait: bool, as_json: bool) 
     Returns the exit code. Raises NotRunning and ProtocolError.
     """
     began, began_at = time.monotonic(), time.time()
-    with connect() as client:
+    with connect(patient=wait) as client:
         try:
             with refused_as(f"{op} '{name}'", client, name):
                 answer = client.call(op, model=name, wait=wait)

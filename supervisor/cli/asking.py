@@ -13,10 +13,15 @@ from supervisor.client import Client
 from supervisor.directories import for_client
 from supervisor.errors import EX_NO_SUCH_MODEL, Refused, RouterError
 
+ANSWER_SECONDS = 10.0
 
-def connect() -> Client:
-    """A connection to the supervisor the options and the environment point to. Raises NotRunning."""
-    return Client(for_client(os.environ, runtime_dir()))
+
+def connect(*, patient: bool = False) -> Client:
+    """A connection to the supervisor the options and the environment point to. Raises NotRunning.
+
+    A patient one waits for an answer as long as it takes, any other ANSWER_SECONDS.
+    """
+    return Client(for_client(os.environ, runtime_dir()), timeout=None if patient else ANSWER_SECONDS)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from supervisor.cli.terminal import clock, escape, say, say_json
 @runtime_dir_option
 def command(follow: bool, since: int, as_json: bool) -> int:
     """Print what happened, with its number and time."""
-    with connect() as client, refused_as("show events", client):
+    with connect(patient=follow) as client, refused_as("show events", client):
         for message in client.stream("events", follow=follow, since=since):
             event = answers.event(message)
             if as_json:

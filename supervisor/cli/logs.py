@@ -21,7 +21,7 @@ from supervisor.cli.terminal import clock, escape_log, say, say_json
 def command(model: str, follow: bool, lines: int, as_json: bool) -> int:
     """Print the log of MODEL; "@web" is the web tier."""
     launch = None
-    with connect() as client, refused_as(f"show the log of '{model}'", client, model):
+    with connect(patient=follow) as client, refused_as(f"show the log of '{model}'", client, model):
         for message in client.stream("logs", model=model, lines=lines, follow=follow):
             line = answers.log_line(message)
             if as_json:

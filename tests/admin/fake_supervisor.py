@@ -50,6 +50,7 @@ def reason(kind: str, text: str, **fields: Any) -> Message:
 class FakeSupervisor:
     """Grants leases of `grants` (model -> [(launch, address)], the first that is not avoided), refuses `refusals`.
 
+    Without `gate` leases are granted when it is set again; without `awake` nothing at all is answered until then.
     `seen` lists what happened: ("lease" | "release" | "load" | …, message) and ("hangup", lease request or None).
     """
 
@@ -72,6 +73,8 @@ class FakeSupervisor:
             self.seen: list[tuple[str, Any]] = []
             self.gate = threading.Event()
             self.gate.set()
+            self.awake = threading.Event()
+            self.awake.set()
 
     def start(self) -> None:
         """Listen on the control socket, whatever was there."""
@@ -160,6 +163,7 @@ class FakeSupervisor:
                         continue
                     if message["op"] == "lease":
                         leased = message
+                    self.awake.wait(DEADLINE)
                     if not self.gate.is_set() and message["op"] == "lease":
                         threading.Thread(target=self._grant_late, args=(connection, message), daemon=True).start()
                         continue

@@ -9,7 +9,7 @@ import socket
 import pytest
 from fake_supervisor import FakeSupervisor
 from fake_upstream import Call, Serve
-from web_tier import WebTier, chat_request, read_until
+from web_tier import FOREIGN, OWN, WebTier, chat_request, read_until
 
 from supervisor.errors import Refused
 
@@ -141,7 +141,16 @@ def test_autoload(web: WebTier, supervisor: FakeSupervisor, serve: Serve, query:
         b'\xff{"model": "m"}',
         '{"model": "m"}'.encode("utf-16"),
         b'{"a":' * 100_000,
-        b'{"a": ' + b"9" * 5000 + b"}",
+        b'{"model": "m"} {}',
+        b'{"model": "m", "a": [1,]}',
+        b'{"model": "m", "a": NaN}',
+        b'{"model": "m", "a": "\xff"}',
+        b'{"model": "m", "\xff": 1}',
+        b'{"model": "m", "a": "\xed\xa0\x80"}',
+        b'{"model": "\\ud800"}',
+        b'{"model": "\xff"}',
+        b'{"model": "m", "a": "' + b"a" * 2**20 + b'\xc3"}',
+        b'{"model": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
     ids=lambda body: repr(body[:12]),
 )
@@ -163,11 +172,53 @@ def test_a_request_that_names_no_model_goes_to_the_fallback(web: WebTier, serve:
     assert json.loads(upstream.call().body) == {"messages": []}
 
 
-@pytest.mark.parametrize("name", ["nope", "x" * 1_000_000, "\ud800", "\x00", "a\nb"])
+@pytest.mark.parametrize("name", ["nope", "x" * 1024, "\x00", "a\nb", "\U0001f600" * 1024])
 def test_unknown_model(web: WebTier, supervisor: FakeSupervisor, name: str) -> None:
     error = web.post(CHAT, {"model": name}).error
     assert (error["code"], error["type"]) == (400, "invalid_request_error")
-    assert error["message"] == f"model '{name if len(name) < 100 else name[:80]}' not found"
+    assert error["message"] == f"model '{name}' not found"
+
+
+@pytest.mark.parametrize("name", ["x" * 1025, "\U0001f600" * 1025, "x" * 1_000_000])
+def test_a_model_name_that_is_none(web: WebTier, supervisor: FakeSupervisor, name: str) -> None:
+    error = web.post(CHAT, {"model": name}).error
+    assert (error["code"], error["type"]) == (400, "invalid_request_error")
+    assert "more than 1024 characters" in error["message"]
+    assert supervisor.of("lease") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": 3, "model": "m"}',
+        b'{"\\u006dodel": "\\u006d", "a": {"model": "x"}}',
+        b'{"model": "m", "a": ' + b"9" * 5000 + b"}",
+        '{"model": "m", "a": "é\U0001f600"}'.encode(),
+        '{{"model": "m", "a": "a{}"}}'.format("é" * 2**20).encode(),  # a piece of a MiB ends within a character
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+def test_the_model_is_found(web: WebTier, serve: Serve, body: bytes) -> None:
+    upstream = serve(hello)
+    assert web.request("POST", CHAT, body).status == 200
+    assert upstream.call().body == body
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+@pytest.mark.parametrize("path", [CHAT, "/completions", "/v1/embeddings"])
+def test_foreign_pages_are_refused(
+    web: WebTier, supervisor: FakeSupervisor, serve: Serve, path: str, headers: dict[str, str]
+) -> None:
+    serve(hello)
+    error = web.post(path, {"model": "m"}, headers | {"Content-Type": "text/plain"}).error
+    assert (error["code"], error["type"]) == (403, "permission_error")
+    assert supervisor.of("lease") == []
+
+
+@pytest.mark.parametrize("headers", OWN)
+def test_own_pages_and_other_clients_are_not(web: WebTier, serve: Serve, headers: dict[str, str]) -> None:
+    serve(hello)
+    assert web.post(CHAT, {"model": "m"}, headers).status == 200
 
 
 def test_refusals_are_passed_on(web: WebTier, supervisor: FakeSupervisor) -> None:

@@ -69,7 +69,8 @@ def test_a_killed_worker_is_replaced(tier: WebTier) -> None:
     os.kill(first, signal.SIGKILL)
     assert tier.notify.recv(1024) == b"READY=1"
     assert tier.request("GET", "/health").status == 200
-    assert len(tier.worker_pids()) == 2
+    (second,) = tier.worker_pids()
+    assert second != first
 
 
 def test_no_worker_outlives_a_killed_master(tier: WebTier) -> None:
@@ -177,9 +178,39 @@ def test_what_outlasts_the_grace_period_is_broken_off(fake: FakeSupervisor, tmp_
         began = time.monotonic()
         assert tier.terminate() == 0
         assert time.monotonic() - began < 4.0
-        assert not read_all(client).endswith(LAST_CHUNK)
+        ending = read_all(client)
+        assert b'data: {"error": {"code": 503, "message": "llama-router was stopped before ' in ending
+        assert ending.endswith(b"\n\n\r\n" + LAST_CHUNK)
         (release,) = fake.wait_for("release")
         assert release["figures"]["ended"] == "client_gone"
+    tier.close()
+
+
+def test_what_outlasts_the_grace_period_is_never_silently_short(fake: FakeSupervisor, tmp_path: Path) -> None:
+    def endless(call: Call) -> None:
+        call.head("application/json")
+        call.chunk(b"[1,")
+        call.wait_for_hangup()
+
+    def mute(call: Call) -> None:
+        call.wait_for_hangup()
+
+    tier = WebTier(tmp_path, grace=0.5)
+    tier.start()
+    with (
+        FakeUpstream(endless, tmp_path / "1.sock") as first,
+        FakeUpstream(mute, tmp_path / "2.sock") as second,
+        tier.connect() as client,
+        tier.connect() as waiting,
+    ):
+        fake.grants = {"m": [(1, first.address)], "mute": [(2, second.address)]}
+        client.sendall(chat_request({"model": "m"}))
+        read_until(client, b"[1,")
+        waiting.sendall(chat_request({"model": "mute"}))
+        second.call()
+        assert tier.terminate() == 0
+        assert not read_all(client).endswith(LAST_CHUNK)
+        assert read_all(waiting).startswith(b"HTTP/1.1 503 ")
     tier.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -16,6 +15,32 @@ from typing import Any
 from supervisor.web_tier import ARGV
 
 DEADLINE = 20.0
+REPLACING = """
+from importlib import import_module
+from admin import gunicorn_conf
+from admin.gunicorn_conf import *
+
+def post_worker_init(worker):
+    for place, value in {constants!r}.items():
+        module, _, name = place.rpartition(".")
+        assert hasattr(import_module(module), name)
+        setattr(import_module(module), name, value)
+    gunicorn_conf.post_worker_init(worker)
+"""
+
+# Headers of requests that a page of another site makes a browser send, and of those it does not.
+FOREIGN = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
+]
+OWN: list[dict[str, str]] = [
+    {},
+    {"Sec-Fetch-Site": "none"},
+    {"Sec-Fetch-Site": "same-origin", "Host": "Router:8080", "Origin": "http://router:8080"},
+]
 
 
 @dataclass
@@ -42,13 +67,17 @@ class Answer:
 
 @dataclass
 class WebTier:
-    """A running web tier. `notices` are the sd_notify datagrams that came until it was ready."""
+    """A running web tier. `notices` are the sd_notify datagrams that came until it was ready.
+
+    `constants` replaces those of its modules, in each worker: {"admin.body.PIECE": 1}.
+    """
 
     runtime_dir: Path
     workers: int = 1
     grace: float = 5.0
     family: socket.AddressFamily = socket.AF_INET
     notices: list[bytes] = field(default_factory=list)
+    constants: dict[str, float] = field(default_factory=dict)
 
     def start(self) -> None:
         """Return when a worker has said READY=1."""
@@ -73,16 +102,24 @@ class WebTier:
             "NOTIFY_SOCKET": str(notify_path),
         }
         self.log = (self.runtime_dir / "web.log").open("w+b")
-        self.process = subprocess.Popen(ARGV, env=environment, pass_fds=(fd,), stderr=self.log, stdout=self.log)
+        self.process = subprocess.Popen(self._argv(), env=environment, pass_fds=(fd,), stderr=self.log, stdout=self.log)
         for _ in range(self.workers):
             self.notices.append(self.notify.recv(1024))
         self.address = self.listener.getsockname()
+
+    def _argv(self) -> list[str]:
+        if not self.constants:
+            return list(ARGV)
+        config = self.runtime_dir / "constants.py"
+        config.write_text(REPLACING.format(constants=self.constants))
+        return [str(config) if argument.startswith("python:") else argument for argument in ARGV]
 
     def log_text(self) -> str:
         return (self.runtime_dir / "web.log").read_text()
 
     def worker_pids(self) -> list[int]:
-        return [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.log_text())]
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
 
     def terminate(self) -> int:
         """SIGTERM to the master; its exit code."""

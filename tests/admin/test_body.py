@@ -1,0 +1,136 @@
+"""Large and many request bodies: what they cost in memory, and that they keep nobody else from being served."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import ExitStack
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_supervisor import FakeSupervisor
+from fake_upstream import Call, FakeUpstream
+from web_tier import WebTier, read_all, read_until
+
+from admin import body
+from admin.connection import ClientGone
+from admin.errors import Unreadable
+from supervisor.errors import Refused
+
+CHAT = "/v1/chat/completions"
+MIB = 2**20
+
+
+def environ(data: bytes, length: int | None) -> Any:
+    return {"wsgi.input": BytesIO(data), "CONTENT_LENGTH": "" if length is None else str(length)}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b'{"model": "m", "x": [' + b"[]," * MIB + b"[]]}",
+        b'{"model": [' + b"[]," * MIB + b"[]]}",
+        b"{" + b'"a":{},' * MIB + b'"model": "m"}',
+        b'{"model": "' + b"\\ud83d\\ude00" * MIB + b'"}',
+        b'{"model": "m", "x": "' + "\U0001f600".encode() * 3 * MIB + b'"}',
+    ],
+    ids=["lists", "model", "objects", "name", "text"],
+)
+def test_looking_for_the_model_builds_nothing(document: bytes) -> None:
+    tracemalloc.start()
+    try:
+        try:
+            assert body.model_of(document) == "m"
+        except Refused as refusal:
+            assert refusal.status == 400
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * MIB < 3 * len(document)
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """4 bytes of each body are free, all together may take 10 more; pieces are of 3."""
+    monkeypatch.setattr(body, "MAX_TOGETHER", 10)
+    monkeypatch.setattr(body, "FREE", 4)
+    monkeypatch.setattr(body, "PIECE", 3)
+    yield
+    assert body.Share.together == 0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_all_bodies_together_are_bounded(limits: None, known: bool) -> None:
+    def of(size: int) -> Any:
+        return environ(bytes(size), size if known else None)
+
+    with body.request_body(of(10), 100) as first, body.request_body(of(8), 100) as second:
+        assert (len(first), len(second)) == (10, 8)
+        refused = of(5)
+        with pytest.raises(Unreadable) as caught, body.request_body(refused, 100):
+            pass
+        assert (caught.value.status, caught.value.retry_after) == (503, body.FULL_RETRY_SECONDS)
+        assert refused["wsgi.input"].tell() == (0 if known else 5)
+        with body.request_body(of(4), 100) as small:
+            assert len(small) == 4
+    with body.request_body(of(14), 100) as alone:
+        assert len(alone) == 14
+
+
+def test_what_is_announced_but_not_sent_takes_no_room(limits: None) -> None:
+    class Slow(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            with body.request_body(environ(bytes(14), 14), 100) as other:
+                assert len(other) == 14
+            return b""
+
+    with pytest.raises(ClientGone), body.request_body({"wsgi.input": Slow(), "CONTENT_LENGTH": "14"}, 100):
+        pass
+
+
+@pytest.mark.parametrize("length, status", [(101, 413), (None, 413)])
+def test_one_body_is_bounded(limits: None, length: int | None, status: int) -> None:
+    body.MAX_TOGETHER = 1000
+    with pytest.raises(Unreadable) as caught, body.request_body(environ(bytes(101), length), 100):
+        pass
+    assert caught.value.status == status
+
+
+def test_a_worker_full_of_bodies_serves_small_ones(tmp_path: Path) -> None:
+    """Three clients hold a MiB each, of which the worker has room for three; a fourth has to come again."""
+    with ExitStack() as stack:
+        fake = FakeSupervisor(tmp_path)
+        fake.start()
+        stack.callback(fake.stop)
+        tier = WebTier(tmp_path, constants={"admin.body.MAX_TOGETHER": 3 * MIB})
+        tier.start()
+        stack.callback(tier.close)
+
+        def answer_small_ones(call: Call) -> None:
+            if len(call.body) < MIB:
+                call.reply(b"{}")
+            else:
+                call.wait_for_hangup()
+
+        upstream = stack.enter_context(FakeUpstream(answer_small_ones, tmp_path / "1.sock"))
+        fake.grants["m"] = [(1, upstream.address)]
+        large = b'{"model": "m", "x": "' + b"x" * MIB + b'"}'
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(large)}\r\n\r\n".encode()
+        holding = [stack.enter_context(tier.connect()) for _ in range(3)]
+        for client in holding:
+            client.sendall(head + large)
+            upstream.call()
+        with tier.connect() as client:
+            client.sendall(head)
+            answer = read_until(client, b"}}")
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: 5\r\n" in answer
+            assert b"\r\nConnection: close\r\n" in answer
+            client.shutdown(1)
+            assert read_all(client) == b""
+        assert tier.post(CHAT, {"model": "m"}).status == 200
+        holding[0].close()
+        fake.wait_for("release", 2)
+        assert tier.post(CHAT, {"model": "m", "x": "x" * (MIB // 2)}).status == 200
