@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from supervisor.core import events
-from supervisor.core.commands import Announce, Command, Grant, Refuse, Spawn
+from supervisor.core.commands import Command, Grant, Refuse, Spawn
 from supervisor.core.events import Asked, Ended, Event, Goal, LeaseAsked, LeaseEnded, Notified, Spawned
 from supervisor.core.fleet import Fleet
 from supervisor.core.fleet_state import WEB, Instance
@@ -99,7 +99,3 @@ class Driver:
     def refused(self) -> list[tuple[int, int]]:
         """Leases that the last step refused, with their HTTP status."""
         return [(command.lease, command.refusal.status) for command in self.last(Refuse)]
-
-    def texts(self) -> list[str]:
-        """What the last step announced."""
-        return [command.text for command in self.last(Announce)]

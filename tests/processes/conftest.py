@@ -37,9 +37,3 @@ def supervisors() -> Iterator[Start]:
     """Makes supervisors that are not started yet."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(Supervisor(**options))
-
-
-@pytest.fixture
-def lonely(supervisors: Start) -> Supervisor:
-    """A supervisor of this test's own, started, its web tier perhaps not ready."""
-    return supervisors().start()
