@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Start
 from harness import Supervisor, refused
 
 
 @pytest.fixture
-def small(supervisors: Start) -> Supervisor:
+def small(supervisors: type[Supervisor]) -> Supervisor:
     """A supervisor with room for one model, that lets a busy one be for 300 ms, and where two may wait."""
     config = "max_wait: 300ms\nqueue_limit: 2\nfallback: a\n"
     supervisor = supervisors(config=config, max_models=1)
