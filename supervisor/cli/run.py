@@ -12,9 +12,17 @@ from supervisor.cli.options import path_option, runtime_dir, runtime_dir_option
 
 
 @click.command("run", epilog="Example: llama-router run --config ./config.yaml --listen 127.0.0.1:9000")
-@path_option("--config", metavar="FILE", text="The configuration file.")
+@path_option(
+    "--config",
+    metavar="FILE",
+    text="The configuration file; else $LLAMA_ROUTER_CONFIG, ~/.config or /etc/llama-router/config.yaml.",
+)
 @click.option("--listen", metavar="ADDRESS", help="Host and port, or the path of a UNIX socket; replaces the file's.")
-@path_option("--state-dir", metavar="DIR", text="Directory for what is kept between runs.")
+@path_option(
+    "--state-dir",
+    metavar="DIR",
+    text="Directory for what is kept between runs; else ~/.local/state or, for root, /var/lib/llama-router.",
+)
 @runtime_dir_option
 def command(config: Path | None, listen: str | None, state_dir: Path | None) -> int:
     """Run the supervisor until SIGTERM or Ctrl-C."""
