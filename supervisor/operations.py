@@ -149,7 +149,7 @@ class Operations:
         since, follow = _field(message, "since", int, 0), _field(message, "follow", bool, False)
         connection.send(protocol.ok())
         for record in self._announcements.since(since):
-            connection.send({"event": record})
+            connection.send(event_message(record))
         connection.follows_events = follow
         if not follow:
             connection.send({"end": True})
@@ -159,7 +159,7 @@ class Operations:
         count, follow = _field(message, "lines", int, 100), _field(message, "follow", bool, False)
         connection.send(protocol.ok())
         for line in self._logbook.tail(name, count):
-            connection.send({"line": _line(line)})
+            connection.send(line_message(line))
         if follow:
             connection.follows_log = name
         else:
@@ -181,11 +181,7 @@ def event_message(record: Record) -> Message:
 
 def line_message(line: LogLine) -> Message:
     """A line as the followers of "logs" receive it."""
-    return {"line": _line(line)}
-
-
-def _line(line: LogLine) -> Message:
-    return {"at": line.at, "launch": line.launch, "text": line.text}
+    return {"line": {"at": line.at, "launch": line.launch, "text": line.text}}
 
 
 def _field(message: Message, name: str, kind: type, default: Any) -> Any:

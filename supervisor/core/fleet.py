@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from supervisor.core import events, refusals
 from supervisor.core.commands import Announce, CloseListener, Command, DeclareReady, Exit
 from supervisor.core.events import Event
-from supervisor.core.fleet_state import Instance, Model, WebTier
+from supervisor.core.fleet_state import WEB, Instance, Model, WebTier
 from supervisor.core.lifecycle import Lifecycle
 from supervisor.core.operators import Operators
 from supervisor.core.placement import MakeRoom, NeverFits, Start, Wait, demand_since, is_claimant, next_step
@@ -43,7 +43,7 @@ class Fleet:
         self._place_at: float | None = None
         self.models = {name: _model(preset, now) for name, preset in presets.items()}
         self.aliases = dict(aliases)
-        self.web = Instance(WebTier().name, WebTier(), since=now)
+        self.web = Instance(WEB, WebTier(), since=now)
         self.stopping = False
         self._exit = Exit(0)
         self._touched: dict[str, None] = {}  # a set that keeps its order, or decisions would depend on hashes

@@ -28,9 +28,11 @@ class Operators:
 
     def asked(self, asked: Asked, model: Model | None, now: float, *, stopping: bool) -> None:
         """Take a wish: refuse it, answer it, or remember who waits for it."""
-        refusal = _refusal(asked, model, stopping)
-        if refusal is not None or model is None:
-            self._commands.append(Reject(asked.ask, refusal or refusals.unknown_to_operator(asked.model)))
+        if model is None:
+            self._commands.append(Reject(asked.ask, refusals.unknown_to_operator(asked.model)))
+            return
+        if refusal := _refusal(asked, model, stopping):
+            self._commands.append(Reject(asked.ask, refusal))
             return
         self._act(asked.goal, model, now)
         if asked.wait and asked.goal is not Goal.RESET:
@@ -80,9 +82,7 @@ class Operators:
                 self._lifecycle.reset(instance, now)
 
 
-def _refusal(asked: Asked, model: Model | None, stopping: bool) -> Refusal | None:
-    if model is None:
-        return refusals.unknown_to_operator(asked.model)
+def _refusal(asked: Asked, model: Model, stopping: bool) -> Refusal | None:
     if stopping:
         return refusals.STOPPING
     running = model.instance.has_process or model.instance.state is State.BACKOFF

@@ -116,6 +116,14 @@ def test_a_backing_off_model_that_nobody_waits_for_gives_up_its_place() -> None:
     assert driver.spawned() == ["b"] and states(driver)["a"] == "stopped"
 
 
+def test_a_load_that_an_operator_waits_for_does_not_lose_its_place_while_it_backs_off() -> None:
+    driver = driver_with(ONE, "a", "b")
+    driver.ask(Goal.LOAD, "a", wait=True)
+    driver.ends("a", code=1)
+    driver.lease("b")
+    assert not driver.spawned() and states(driver)["a"] == "backoff"
+
+
 # Waiting for what is busy
 
 
@@ -147,6 +155,16 @@ def test_under_contention_requests_for_one_model_are_served_together() -> None:
     driver.ends("a", code=0)
     driver.ready("b")
     assert [owner[lease] for lease in driver.granted()] == ["b"] * 4
+
+
+def test_of_several_busy_models_the_one_that_has_been_ready_longest_drains() -> None:
+    driver = driver_with(Policy(max_models=2, max_wait=10), "a", "b", "c")
+    serve(driver, "b")
+    driver.tick(1)
+    serve(driver, "a")
+    driver.lease("c")
+    driver.tick(11)
+    assert driver.instance("b").draining and not driver.instance("a").draining
 
 
 def test_a_draining_model_still_serves_those_who_came_before_the_swap_was_due() -> None:
@@ -277,6 +295,15 @@ def test_a_full_queue_refuses_with_429_but_not_what_can_be_granted() -> None:
     driver.ready("a")
     running = 2
     driver.release(running)
+    granted = driver.lease("a")
+    assert driver.granted() == [granted]
+
+
+def test_a_full_queue_keeps_nobody_from_a_server_that_is_free() -> None:
+    driver = driver_with(Policy(queue_limit=1), "a", "b")
+    use(driver, "a")
+    serve(driver, "b")
+    driver.lease("b")
     granted = driver.lease("a")
     assert driver.granted() == [granted]
 
