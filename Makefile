@@ -2,7 +2,7 @@
 # Every path here is relative: make itself cannot carry a checkout whose path has a space in it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test clean
+.PHONY: help run test slow clean
 
 LISTEN ?= 127.0.0.1:8080
 ARGS ?=
@@ -27,9 +27,13 @@ test: ## ruff, mypy and pytest with coverage; ARGS='-k word -x' goes to pytest
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
 	$(VENV_PYTHON) -m coverage erase
-	$(VENV_PYTHON) -m coverage run -m pytest $(ARGS)
+	$(VENV_PYTHON) -m coverage run -m pytest -m 'not slow' $(ARGS)
 	$(VENV_PYTHON) -m coverage combine --quiet
 	$(VENV_PYTHON) -m coverage report
+
+slow: ## the tests that take longest, of real models; after make test
+	@sh packaging/demo/environment.sh dev
+	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
 
 clean: ## remove what the other targets made, .venv included
 	@sh packaging/demo/run.sh --clean

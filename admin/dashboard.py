@@ -1,4 +1,4 @@
-"""The dashboard: one page with every model, its state and the reason of its last end, live.
+"""The dashboard: one page with every model, its state and the reason of its last end, and the queue, live.
 
 It works without JavaScript (forms, and a reload of the page). With it, /ui/events says when something changed and the
 page fetches its table anew from /ui/models.
@@ -7,11 +7,8 @@ page fetches its table anew from /ui/models.
 from __future__ import annotations
 
 import socket
-import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import gevent
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
@@ -22,6 +19,7 @@ from admin import errors
 from admin.connection import stopping, watch
 from admin.origin import refuse_foreign_pages
 from admin.supervision import ask, connect, status
+from admin.view import view
 from supervisor.client import Client
 from supervisor.errors import NotRunning, ProtocolError, Refused
 from supervisor.protocol import Message
@@ -35,17 +33,6 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-LABELS = {
-    "stopped": "stopped",
-    "starting": "loading",
-    "ready": "ready",
-    "stopping": "stopping",
-    "backoff": "restarting",
-    "failed": "failed",
-}
-LOADABLE = frozenset(["stopped", "failed", "backoff"])
-UNLOADABLE = frozenset(["starting", "ready", "backoff"])
-INTENDED_ENDS = frozenset(["requested", "idle", "shutdown"])
 
 
 @blueprint.after_request
@@ -138,64 +125,3 @@ def away(error: Exception) -> Response:
 def page(error: str | None = None) -> str:
     """The whole page, with a message on top if `error` is given. Raises NotRunning or ProtocolError."""
     return render_template("index.html", error=error, **view(status()))
-
-
-def view(answer: Message) -> Message:
-    """What the templates need of the status object."""
-    models = answer["models"]
-    return {"models": [row(model) for model in models], "status": answer, "counts": summary(models), "labels": LABELS}
-
-
-def row(model: Message) -> Message:
-    """A model and how to show it."""
-    state = model["state"]
-    reason = model["reason"]
-    return model | {
-        "words": words(model),
-        "percent": round(100 * model["progress"]) if state == "starting" and model["progress"] is not None else None,
-        "since_iso": iso(model["since"]),
-        "ago": ago(time.time() - model["since"]),
-        "lines": reason["last_lines"] if reason is not None and state in ("failed", "backoff", "stopped") else [],
-        "can_load": state in LOADABLE,
-        "can_unload": state in UNLOADABLE,
-    }
-
-
-def words(model: Message) -> str | None:
-    """The state's circumstances, such as "exited with code 65"; None when there is nothing to say."""
-    reason = model["reason"]
-    match model["state"]:
-        case "starting":
-            return model["message"] and str(model["message"])
-        case "ready":
-            return "finishing its requests, then stopping" if model["draining"] else None
-        case "failed":
-            return str(reason["text"]) if reason else None
-        case "backoff":
-            wait = max(0, round((model["next_start"] or 0) - time.time()))
-            return f"{reason['text'] if reason else 'ended'}; next start in {wait} s"
-        case _:
-            return str(reason["text"]) if reason and reason["kind"] not in INTENDED_ENDS else None
-
-
-def summary(models: list[Message]) -> str:
-    """Such as "3 models: 1 ready, 1 loading, 1 failed"."""
-    counts = Counter(model["state"] for model in models)
-    parts = [
-        f"{counts[state]} {LABELS[state]}" for state in ("ready", "starting", "backoff", "failed") if counts[state]
-    ]
-    total = "1 model" if len(models) == 1 else f"{len(models)} models"
-    return f"{total}: {', '.join(parts)}" if parts else f"{total}, none running"
-
-
-def iso(at: float) -> str:
-    """For <time datetime=…>."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-
-
-def ago(seconds: float) -> str:
-    """Such as "5 min"; static/live.js words it the same way."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{max(0, int(seconds))} s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,16 @@ from supervisor.protocol import Message
 
 MAX_IDLE_CONNECTIONS = 64
 CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request asks for. `model` None is for the fallback, `autoload` None is as configured; `who` asks, in words
+    for people."""
+
+    model: str | None
+    autoload: bool | None
+    who: str
 
 
 class Lease:
@@ -74,14 +85,14 @@ class Leases:
         self._runtime_dir = runtime_dir
         self._idle: list[Client] = []
 
-    def acquire(self, model: str | None, autoload: bool | None, avoid: Any) -> Lease:
-        """Wait for a lease. `autoload` None means as configured; `avoid` is a launch that just failed, or None.
+    def acquire(self, wish: Wish, avoid: Any) -> Lease:
+        """Wait for a lease. `avoid` is a launch that just failed, or None.
 
         Raises Refused, NotRunning or ProtocolError. An exception thrown in while waiting withdraws the request.
         """
-        fields: Message = {"model": model, "timeout": None}
-        if autoload is not None:
-            fields["autoload"] = autoload
+        fields: Message = {"model": wish.model, "timeout": None, "who": wish.who}
+        if wish.autoload is not None:
+            fields["autoload"] = wish.autoload
         if avoid is not None:
             fields["avoid"] = avoid
         if self._idle:

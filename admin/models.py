@@ -1,11 +1,10 @@
-"""The models API of llama-server's router: list, look up, load, unload; and /health.
+"""The models API of llama-server's router: list, look up, load, unload; /health; and the queue, which is our own.
 
 Shapes: llama.cpp b11434, server-models.cpp. llama-router adds what it knows under `status.detail`.
 """
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 from flask import Blueprint, request
@@ -30,8 +29,11 @@ VALUES = {
     "ready": "loaded",
     "stopping": "unloaded",  # (2)
 }
-INTENDED_ENDS = frozenset(["requested", "evicted", "idle", "preset_changed", "shutdown"])
-DETAIL = ("state", "reason", "pid", "since", "in_flight", "waiting", "restarts")
+DETAIL = (
+    *("state", "reason", "pid", "since", "in_flight", "restarts"),
+    *("waiting", "waiting_since", "waiting_for", "memory", "replicas"),
+)
+EXIT_FAILURE = 1
 
 Json = dict[str, Any]
 
@@ -63,6 +65,15 @@ def get_model(name: str) -> Json:
     if model is None:
         raise Refused(f"model '{name}' not found", status=404, error_type="not_found_error")
     return entry(model, answer)
+
+
+@blueprint.get("/queue")
+@blueprint.get("/v1/queue")
+def queue() -> Json:
+    """The requests that have waited longest, oldest first, and how many wait."""
+    answer = status()
+    waiting = sum(model["waiting"] for model in answer["models"])
+    return {"object": "list", "data": answer.get("queue", []), "waiting": waiting}
 
 
 @blueprint.post("/models/load")
@@ -116,27 +127,20 @@ def entry(model: Json, answer: Json) -> Json:
 
 
 def status_of(model: Json) -> Json:
-    """llama-server's status; `failed` and `exit_code` are there only when a failure is why nothing is loaded."""
-    value = VALUES[model["state"]]
-    result: Json = {"value": value, "args": [], "preset": "", "detail": {key: model[key] for key in DETAIL}}
-    reason = model["reason"]
-    if value == "unloaded" and reason is not None and failed(model["state"], reason):
-        result |= {"failed": True, "exit_code": exit_code(reason)}
+    """llama-server's status. `failed` and `exit_code` are there only for a model that is not started again by itself:
+    one that was evicted, idle or unloaded on request has not failed."""
+    detail = {key: model.get(key) for key in DETAIL}
+    result: Json = {"value": VALUES[model["state"]], "args": [], "preset": "", "detail": detail}
+    if model["state"] == "failed":
+        result |= {"failed": True, "exit_code": exit_code(model["reason"])}
     return result
 
 
-def failed(state: str, reason: Json) -> bool:
-    """Whether the last end was nobody's wish. A clean exit fails only what has not come back from it."""
-    if reason["kind"] in INTENDED_ENDS:
-        return False
-    return state == "failed" or reason["code"] != 0
+def exit_code(reason: Json | None) -> int:
+    """The process's code; EXIT_FAILURE for a signal, as llama-server has it (subprocess_join of its subprocess.h), and
+    for an end that has no code: out of memory, timeouts, the watchdog, a program that can't be started.
 
-
-def exit_code(reason: Json) -> int:
-    """The code; 128 + the number of the signal, as shells have it; 1 when there was no process to end."""
-    if reason["code"] is not None:
-        return int(reason["code"])
-    try:
-        return 128 + signal.Signals[str(reason["signal"])].value
-    except KeyError:
-        return 1
+    Never 0: to llama-server's clients that would be no failure. `detail.reason` has the end as it was.
+    """
+    code: int | None = reason["code"] if reason else None
+    return code or EXIT_FAILURE

@@ -25,9 +25,10 @@ from gevent import GreenletExit
 from admin import errors
 from admin.body import model_of, request_body
 from admin.connection import abort, watch
-from admin.leases import Lease, Leases
+from admin.leases import Lease, Leases, Wish
 from admin.origin import refuse_foreign_pages
 from admin.upstream import Headers, Upstream, UpstreamDied, end_to_end
+from admin.who import who
 from supervisor.errors import NotRunning, ProtocolError, Refused
 
 if TYPE_CHECKING:
@@ -77,26 +78,23 @@ class Proxy:
             return reply.refuse(errors.away())
 
     def _serve(self, environ: WSGIEnvironment, target: str, body: bytearray, reply: Reply) -> Iterable[bytes]:
-        model = model_of(body)
         query = environ["QUERY_STRING"]
-        autoload = autoload_of(query) if "autoload" in query else None
+        wish = Wish(model_of(body), autoload_of(query) if "autoload" in query else None, who(environ))
         if query:
             target = f"{target}?{quote(query, safe=URL_CHARACTERS, encoding='latin-1')}"
         headers = forwarded_headers(environ, len(body), reply.request_id)
         with watch(reply.client):
             try:
-                return self._forward(model, autoload, target, headers, body, reply)
+                return self._forward(wish, target, headers, body, reply)
             except GreenletExit:  # the grace period is over; worker.py leaves a moment for these words
                 if reply.started:
                     return reply.cut_short(503, STOPPED)
                 raise Refused(STOPPED, status=503, retry_after=errors.AWAY_RETRY_SECONDS) from None
 
-    def _forward(
-        self, model: str | None, autoload: bool | None, target: str, headers: Headers, body: bytearray, reply: Reply
-    ) -> Iterable[bytes]:
+    def _forward(self, wish: Wish, target: str, headers: Headers, body: bytearray, reply: Reply) -> Iterable[bytes]:
         avoid = None
         for _ in range(ATTEMPTS):
-            lease = self._lease(model, autoload, avoid)
+            lease = self._lease(wish, avoid)
             try:
                 with lease:
                     return relay(lease, target, headers, body, reply)
@@ -107,11 +105,11 @@ class Proxy:
                 avoid = lease.launch
         raise Refused(f"model '{lease.model}': its server died twice while serving this request", status=502)
 
-    def _lease(self, model: str | None, autoload: bool | None, avoid: Any) -> Lease:
+    def _lease(self, wish: Wish, avoid: Any) -> Lease:
         try:
-            return self._leases.acquire(model, autoload, avoid)
+            return self._leases.acquire(wish, avoid)
         except Refused as refusal:
-            if model is None and refusal.status < 500:  # no fallback is configured
+            if wish.model is None and refusal.status < 500:  # no fallback is configured
                 raise errors.missing_model() from None
             raise
 

@@ -31,6 +31,7 @@ class Announcements:
             "at": self._wall(),
             "kind": announce.kind,
             "model": announce.model,
+            "instance": announce.instance,
             "from": announce.before.value if announce.before else None,
             "to": announce.state.value if announce.state else None,
             "reason": reason_status(announce.reason, offset),

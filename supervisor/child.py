@@ -15,9 +15,11 @@ from supervisor import descriptors
 from supervisor.errors import CannotStart
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 ABOVE_PASSED_FDS = 8
 LAUNCH_VARIABLE = "LLAMA_ROUTER_LAUNCH"
+NO_LAUNCH = "0000000000"  # of the forkserver; as long as any launch's, because its forks write theirs over it
 PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
 RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and exec would pass that on
 
@@ -54,7 +56,19 @@ def launch_of(pid: int) -> int | None:
         return None
     mark = f"{LAUNCH_VARIABLE}=".encode()
     number = next((line.removeprefix(mark) for line in environment if line.startswith(mark)), b"")
-    return int(number) if number.isdigit() else None
+    return int(number) or None if number.isdigit() else None
+
+
+def set_name(name: str) -> None:
+    """What ps shows as the name of this process; at most 15 bytes of it (PR_SET_NAME, prctl(2))."""
+    _libc.prctl(PR_SET_NAME, name.encode(errors="replace"), 0, 0, 0)
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent, the supervisor, dies; end at once if it is dead already."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], pass_fd: int | None = None) -> Child:
@@ -99,9 +113,7 @@ def _exec(
     try:
         error_pipe = fcntl.fcntl(error_pipe, fcntl.F_DUPFD_CLOEXEC, ABOVE_PASSED_FDS)
         os.setsid()
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)  # the supervisor died before the line above took effect
+        die_with_parent(parent)
         signal.set_wakeup_fd(-1)
         for number in RESTORED_SIGNALS:
             signal.signal(number, signal.SIG_DFL)

@@ -8,13 +8,16 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from supervisor import child
 from supervisor.child import Child
-from supervisor.core.events import Ended, Notified, Spawned
+from supervisor.core.events import Ended, Spawned
 from supervisor.core.reasons import EndReason, Kind
 from supervisor.errors import CannotStart
+from supervisor.forking import Forkserver
 from supervisor.guard import Guard
 from supervisor.logs import LogBook, Source
 from supervisor.loop import Loop
@@ -24,68 +27,82 @@ KILL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Running:
-    """A launch with a process. `address` is where it answers; `cleanup` removes what was made for it."""
+class Launch:
+    """A process to be started for the instance `name` of `model`. `address` is where it will answer, "" if nowhere;
+    `cleanup` removes what was made for it. `pass_fd` becomes its descriptor 3; `fork` is what the forkserver may be
+    given instead of running `argv`."""
 
-    launch: int
+    number: int
+    model: str
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    address: str = ""
+    cleanup: Callable[[], None] = lambda: None
+    pass_fd: int | None = None
+    fork: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A launch with a process. `oom_kills` is how many the kernel had counted when it was started."""
+
+    launch: Launch
     child: Child
     source: Source
-    address: str
-    cleanup: Callable[[], None]
+    oom_kills: int
 
 
 class Children:
     """By launch. Registers their descriptors with the loop and delivers Spawned, Notified and Ended to it."""
 
-    def __init__(self, loop: Loop, logbook: LogBook, notify: NotifySocket, guard: Guard) -> None:
+    def __init__(
+        self, loop: Loop, logbook: LogBook, notify: NotifySocket, guard: Guard, forkserver: Forkserver
+    ) -> None:
         self._loop = loop
         self._logbook = logbook
         self._notify = notify
         self._guard = guard
+        self._forkserver = forkserver
+        self._forking: dict[int, Launch] = {}
         self._running: dict[int, Running] = {}
         self._by_group: dict[int, int] = {}
+        forkserver.forked = lambda launch, process: self._watch(self._forking.pop(launch), process)
+        forkserver.refused = lambda launch: self._spawn(self._forking.pop(launch))
         child.become_subreaper()
         loop.watch(notify, self._notified)
 
     def address(self, launch: int) -> str | None:
         """Where a launch answers; None if it has no process."""
         running = self._running.get(launch)
-        return running.address if running else None
+        return running.launch.address if running else None
 
-    def start(
-        self,
-        name: str,
-        launch: int,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        address: str,
-        *,
-        cleanup: Callable[[], None],
-        pass_fd: int | None = None,
-    ) -> None:
+    def group(self, launch: int) -> int | None:
+        """The process group of a launch; None if it has no process."""
+        running = self._running.get(launch)
+        return running.child.pid if running else None
+
+    def start(self, launch: Launch) -> None:
         """Start a process and watch it. One that can't be executed, for good or right now, ends with CANNOT_START."""
-        try:
-            own = {"NOTIFY_SOCKET": str(self._notify.path), child.LAUNCH_VARIABLE: str(launch)}
-            process = child.spawn(argv, {**env, **own}, pass_fd)
-        except (CannotStart, OSError) as error:
-            cleanup()
-            self._loop.deliver(Ended(launch, not_started(name, error)))
-            return
-        self._guard.watch(process.pid)
-        running = Running(launch, process, Source(name, launch, process.log), address, cleanup)
-        self._running[launch] = running
-        self._by_group[process.pid] = launch
-        self._loop.watch(process.log, lambda: self._read_log(running))
-        self._loop.watch(process.pidfd, lambda: self._reap(running))
-        self._loop.deliver(Spawned(launch, process.pid))
+        own = {"NOTIFY_SOCKET": str(self._notify.path), child.LAUNCH_VARIABLE: str(launch.number)}
+        launch = replace(launch, env={**launch.env, **own})
+        if launch.fork is not None and self._forkserver.fork(launch.number, launch.name, launch.env, launch.fork):
+            self._forking[launch.number] = launch
+        else:
+            self._spawn(launch)
 
     def signal(self, launch: int, number: signal.Signals) -> None:
-        """Signal the whole process group of a launch."""
+        """Signal the whole process group of a launch. One that is yet to be forked ends as if it had been signalled
+        before it did anything."""
         if launch in self._running:
             _signal_group(self._running[launch].child.pid, number)
+        elif launch in self._forking:
+            self._forkserver.call_off(launch)
+            self._forking.pop(launch).cleanup()
+            self._loop.deliver(Ended(launch, EndReason(Kind.KILLED, signal=number)))
 
     def reap_orphans(self) -> None:
-        """Reap what was adopted: children of our children, whose parent died, and the guard.
+        """Reap what was adopted: children of our children, whose parent died, the guard and the forkserver.
 
         Children of our own are left to their pidfd, which is ready as well.
         """
@@ -94,6 +111,9 @@ class Children:
                 if peek.si_pid in self._by_group:
                     self._reap(self._running[self._by_group[peek.si_pid]])
                     continue
+                if peek.si_pid == self._forkserver.pid:
+                    self._forkserver.reap()
+                    continue
                 os.waitpid(peek.si_pid, 0)
                 if peek.si_pid == self._guard.pid:
                     self._guard.died()
@@ -101,9 +121,12 @@ class Children:
 
     def kill_all(self) -> None:
         """The last net: nothing of ours may outlive us, what left its process group included."""
+        self._forkserver.close()
+        for launch in self._forking.values():
+            launch.cleanup()
         for running in self._running.values():
             _signal_group(running.child.pid, signal.SIGKILL)
-            running.cleanup()
+            running.launch.cleanup()
         deadline = time.monotonic() + KILL_SECONDS
         while (left := child.adopted() - {self._guard.pid}) and time.monotonic() < deadline:
             for pid in left:  # what each leaves behind is adopted when it dies
@@ -111,11 +134,29 @@ class Children:
 
     def _kill_strays(self) -> None:
         """Kill what left the process group of its launch and outlived it: it would keep memory and ports."""
-        for pid in child.adopted() - self._by_group.keys() - {self._guard.pid}:
+        for pid in child.adopted() - self._by_group.keys() - {self._guard.pid, self._forkserver.pid}:
             launch = child.launch_of(pid)
-            if launch is not None and launch not in self._running:
+            if launch is not None and launch not in self._running and launch not in self._forking:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+    def _spawn(self, launch: Launch) -> None:
+        try:
+            process = child.spawn(launch.argv, launch.env, launch.pass_fd)
+        except (CannotStart, OSError) as error:
+            launch.cleanup()
+            self._loop.deliver(Ended(launch.number, not_started(launch.name, error)))
+        else:
+            self._watch(launch, process)
+
+    def _watch(self, launch: Launch, process: Child) -> None:
+        self._guard.watch(process.pid)
+        running = Running(launch, process, Source(launch.model, launch.number, process.log, launch.name), _oom_kills())
+        self._running[launch.number] = running
+        self._by_group[process.pid] = launch.number
+        self._loop.watch(process.log, lambda: self._read_log(running))
+        self._loop.watch(process.pidfd, lambda: self._reap(running))
+        self._loop.deliver(Spawned(launch.number, process.pid))
 
     def _read_log(self, running: Running) -> None:
         if not self._logbook.read(running.source):
@@ -125,11 +166,11 @@ class Children:
         for note in self._notify.receive():
             launch = self._by_group.get(note.group)
             if launch is not None:
-                self._loop.deliver(Notified(launch, note.ready, note.status, note.progress, note.out_of_memory))
+                self._loop.deliver(note.of(launch))
 
     def _reap(self, running: Running) -> None:
         """The process is dead: hear its last words first, and leave nothing of its group."""
-        if self._running.get(running.launch) is not running:
+        if self._running.get(running.launch.number) is not running:
             return
         result = os.waitid(os.P_PIDFD, running.child.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if result is None:
@@ -142,17 +183,19 @@ class Children:
         self._loop.unwatch(running.child.log)
         os.close(running.child.pidfd)
         os.close(running.child.log)
-        del self._running[running.launch]
+        del self._running[running.launch.number]
         del self._by_group[running.child.pid]
         self._guard.forget(running.child.pid)
-        running.cleanup()
+        running.launch.cleanup()
         self._kill_strays()
-        lines = self._logbook.last_words(running.source.name, running.launch)
+        lines = self._logbook.last_words(running.launch.model, running.launch.number)
         if result.si_code == os.CLD_EXITED:
             reason = EndReason(Kind.EXITED, code=result.si_status, last_lines=lines)
         else:
-            reason = EndReason(Kind.KILLED, signal=result.si_status, last_lines=lines)
-        self._loop.deliver(Ended(running.launch, reason))
+            starved = result.si_status == signal.SIGKILL and _oom_kills() > running.oom_kills
+            kind = Kind.OUT_OF_MEMORY if starved else Kind.KILLED
+            reason = EndReason(kind, signal=result.si_status, last_lines=lines)
+        self._loop.deliver(Ended(running.launch.number, reason))
 
 
 def not_started(name: str, error: CannotStart | OSError) -> EndReason:
@@ -172,6 +215,16 @@ def _kill_and_reap(pid: int, seconds: float) -> None:
             os.waitpid(pid, os.WNOHANG)
         finally:
             os.close(pidfd)
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory, of a cgroup's or its own (/proc/vmstat, since Linux
+    4.13); 0 where it does not tell. A SIGKILL that nobody here sent, while it counted one, was the kernel's."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except OSError:
+        return 0
+    return int(counts.get("oom_kill", 0))
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

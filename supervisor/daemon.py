@@ -11,24 +11,27 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor import __version__, descriptors, presets_dir, protocol
+from supervisor import __version__, descriptors, protocol
 from supervisor.announcements import Announcements, Record
+from supervisor.backends import want_forkserver
 from supervisor.children import Children
 from supervisor.client import SOCKET_NAME
+from supervisor.configured import Configured
 from supervisor.control import ControlServer
 from supervisor.core.config import Listen, parse_listen
 from supervisor.core.events import PresetsChanged, StopAsked
 from supervisor.core.fleet import Fleet
-from supervisor.core.policy import policy
-from supervisor.core.reload import changes
 from supervisor.core.status import fleet_status
 from supervisor.directories import Directories, check_socket_length, make_private
 from supervisor.effects import Effects
 from supervisor.errors import AlreadyRunning, CannotCreate, ConfigurationError, Problem
+from supervisor.forking import Forkserver
 from supervisor.guard import Guard
 from supervisor.listener import Listener
 from supervisor.logs import Journal, LogBook, LogLine
 from supervisor.loop import Loop
+from supervisor.measuring import Measuring
+from supervisor.memory import Memory
 from supervisor.notify import NotifySocket
 from supervisor.operations import Operations, event_message, line_message
 from supervisor.presets_dir import Configuration
@@ -43,7 +46,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 
 
-def run(configuration: Configuration, directories: Directories, listen: str | None) -> int:
+def run(configuration: Configuration, directories: Directories, listen: str | None, memory: Memory) -> int:
     """Serve until SIGTERM or Ctrl-C. Returns the exit code. Raises CannotListen, CannotCreate or AlreadyRunning
     before anything was started."""
     address = _listen_address(configuration, listen)
@@ -55,34 +58,57 @@ def run(configuration: Configuration, directories: Directories, listen: str | No
         listener = Listener(address)
         stack.callback(listener.close)
         make_private(directories.state, tighten=False)
-        daemon = Daemon(configuration, directories, listener)
+        overridden = frozenset({"listen"} if listen is not None else ())
+        daemon = Daemon(configuration, directories, listener, overridden, memory)
         stack.callback(daemon.close)
         return daemon.loop.run()
 
 
 class Daemon:
-    """All parts of one running supervisor."""
+    """All parts of one running supervisor. `overridden` are keys of config.yaml that the command line decides."""
 
-    def __init__(self, configuration: Configuration, directories: Directories, listener: Listener) -> None:
-        self.configuration = configuration
+    def __init__(
+        self,
+        configuration: Configuration,
+        directories: Directories,
+        listener: Listener,
+        overridden: frozenset[str],
+        memory: Memory,
+    ) -> None:
         self.started = time.time()
         self._listener = listener
+        self._memory = memory
         self.journal = Journal()
         self.systemd = Systemd()
         self.guard = Guard()
         self.loop = Loop(
-            Fleet(configuration.presets, configuration.aliases, policy(configuration.config), time.monotonic())
+            Fleet(
+                configuration.presets,
+                configuration.aliases,
+                memory.policy(configuration.config),
+                time.monotonic(),
+                memory.needs(configuration.config, configuration.presets),
+            )
         )
         self.loop.timed.append(self.systemd)
         self.logbook = LogBook(time.time, self._new_lines)
         self.announcements = Announcements(time.time, self._new_record)
+        self.configured = Configured(
+            self.loop,
+            configuration,
+            use=self._use,
+            judge=memory.misfits,
+            overridden=overridden,
+            journal=self.journal,
+            announcements=self.announcements,
+        )
         self.operations = Operations(
             self.loop,
             self.announcements,
             self.logbook,
             status=self.status,
-            reload=self.reload,
-            autoload=lambda: self.configuration.config.autoload,
+            reload=lambda dry_run: self.configured.would_change() if dry_run else self.configured.reload(),
+            autoload=lambda: self.configured.running.config.autoload,
         )
         runtime = directories.runtime
         try:
@@ -90,13 +116,17 @@ class Daemon:
             self.control = ControlServer(self.loop, runtime / SOCKET_NAME, self.operations.handle, self.operations.gone)
         except OSError as error:
             raise CannotCreate(f"cannot create sockets in {runtime}: {error.strerror or error}") from None
-        self.children = Children(self.loop, self.logbook, self.notify, self.guard)
+        self.forkserver = Forkserver(self.loop, self.logbook, self.guard, self.journal, self.notify.path)
+        self.children = Children(self.loop, self.logbook, self.notify, self.guard, self.forkserver)
+        self.measuring = Measuring(self.loop, memory.look)
         self._watch_signals()
         self.loop.execute = Effects(
             self.loop,
             runtime=runtime,
             listener=listener,
             children=self.children,
+            memory=memory,
+            measuring=self.measuring,
             probes=Probes(self.loop),
             operations=self.operations,
             announcements=self.announcements,
@@ -105,48 +135,48 @@ class Daemon:
             serving=self._serving,
             workers=configuration.config.web.workers,
         ).execute
+        self.configured.watch.start()
+        self.forkserver.keep(want_forkserver(configuration.presets.values()))
 
     def close(self) -> None:
         """Free everything; whatever still runs is killed."""
         self.children.kill_all()
         self.control.close()
         self.notify.close()
+        self.configured.watch.close()
         self.loop.close()
         self.guard.close()
         signal.set_wakeup_fd(-1)
 
     def status(self) -> Message:
         """The status object."""
-        fleet = self.loop.fleet
+        fleet, configuration = self.loop.fleet, self.configured.running
         picture = fleet_status(fleet, time.time() - time.monotonic())
         for model in picture["models"]:
-            origin = self.configuration.origins.get(model["name"])
+            origin = configuration.origins.get(model["name"])
             model |= {"file": origin.file, "line": origin.line} if origin else {"file": None, "line": None}
         return {
             "version": __version__,
             "pid": os.getpid(),
             "since": self.started,
             "listen": _readable(self._listener.address),
-            "config": _readable(str(self.configuration.path)),
-            "autoload": self.configuration.config.autoload,
+            "config": _readable(str(configuration.path)),
+            "autoload": configuration.config.autoload,
             **picture,
         }
 
-    def reload(self) -> Message:
-        """Read the configuration again and apply the difference. Raises ConfigurationError and changes nothing."""
-        new = presets_dir.load(self.configuration.path)
-        difference = changes(self.configuration.presets, new.presets)
-        self.configuration = new
+    def _use(self, new: Configuration) -> None:
         self.logbook.keep_only(self.loop.fleet.models.keys() | {WEB})  # or names that come and go would fill the memory
-        self.loop.deliver(PresetsChanged(new.presets, new.aliases, policy(new.config)))
-        return vars(difference)
+        needs = self._memory.needs(new.config, new.presets)
+        self.loop.deliver(PresetsChanged(new.presets, new.aliases, self._memory.policy(new.config), needs))
+        self.forkserver.keep(want_forkserver(new.presets.values()))
 
     def _serving(self) -> str:
         count = len(self.loop.fleet.models)
         return f"serving {count} model{'s'[: count != 1]} on {self._listener.url}"
 
     def _new_lines(self, lines: list[LogLine]) -> None:
-        self.journal.write_all(f"{line.name} | {line.text}" for line in lines)
+        self.journal.write_all(f"{line.instance} | {line.text}" for line in lines)
         followers = [each for each in self.control.connections if each.follows_log == lines[0].name]
         if followers:
             encoded = b"".join(protocol.encode(line_message(line)) for line in lines)
@@ -179,14 +209,12 @@ class Daemon:
             self.children.reap_orphans()
 
     def _reload_on_signal(self) -> None:
-        self.systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        try:
-            self.reload()
-        except ConfigurationError as error:
-            self.journal.write("llama-router: cannot reload; the running configuration is kept:", "error")
-            for problem in error.problems:
-                self.journal.write(f"llama-router:   {problem}", "error")
-        self.systemd.notify("READY=1")
+        """Tell systemd around it, unless that would be the first READY=1, which the web tier has to earn."""
+        if self.loop.fleet.web.ever_ready:
+            self.systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self.configured.reload_and_tell()
+        if self.loop.fleet.web.ever_ready:
+            self.systemd.notify("READY=1")
 
 
 def _readable(path: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from supervisor import web_tier
 from supervisor.announcements import Announcements
 from supervisor.backends import Place, plan
-from supervisor.children import Children, not_started
+from supervisor.children import Children, Launch, not_started
 from supervisor.core import commands
 from supervisor.core.commands import Command
 from supervisor.core.events import Ended
@@ -22,6 +22,8 @@ from supervisor.errors import CannotStart
 from supervisor.listener import Listener
 from supervisor.logs import Journal
 from supervisor.loop import Loop
+from supervisor.measuring import Measuring
+from supervisor.memory import Memory
 from supervisor.operations import Operations
 from supervisor.probes import Probes
 from supervisor.systemd import Systemd
@@ -38,6 +40,8 @@ class Effects:
         listener: Listener,
         children: Children,
         probes: Probes,
+        memory: Memory,
+        measuring: Measuring,
         operations: Operations,
         announcements: Announcements,
         journal: Journal,
@@ -50,6 +54,8 @@ class Effects:
         self._listener = listener
         self._children = children
         self._probes = probes
+        self._memory = memory
+        self._measuring = measuring
         self._operations = operations
         self._announcements = announcements
         self._journal = journal
@@ -62,21 +68,18 @@ class Effects:
         match command:
             case commands.Spawn():
                 self._spawn(command)
-            case commands.Terminate():
-                self._children.signal(command.launch, signal.SIGTERM)
-            case commands.Kill():
-                self._children.signal(command.launch, signal.SIGKILL)
-            case commands.Probe():
-                self._probes.start(
-                    command.launch, self._children.address(command.launch), command.path, time.monotonic()
-                )
+            case commands.Terminate() | commands.Kill() | commands.Probe() | commands.Measure():
+                self._act_on_process(command)
+            case commands.Remember():
+                self._memory.remember(self._loop.fleet.models[command.model].preset, command.need)
             case commands.Grant():
                 self._grant(command)
             case commands.Refuse():
                 self._operations.refused(command.lease, command.refusal)
             case commands.Answer():
                 model = self._loop.fleet.models[command.model]
-                self._operations.answered(command.ask, model_status(model, time.time() - time.monotonic()))
+                status = model_status(self._loop.fleet, model, time.time() - time.monotonic())
+                self._operations.answered(command.ask, status)
             case commands.Reject():
                 self._operations.refused(command.ask, command.refusal)
             case commands.Announce():
@@ -89,16 +92,29 @@ class Effects:
             case commands.Exit():
                 self._exit(command)
 
+    def _act_on_process(self, command: commands.Terminate | commands.Kill | commands.Probe | commands.Measure) -> None:
+        launch = command.launch
+        match command:
+            case commands.Terminate():
+                self._children.signal(launch, signal.SIGTERM)
+            case commands.Kill():
+                self._children.signal(launch, signal.SIGKILL)
+            case commands.Probe():
+                self._probes.start(launch, self._children.address(launch), command.path, time.monotonic())
+            case commands.Measure():
+                self._measuring.start(launch, self._children.group(launch))
+
     def _spawn(self, command: commands.Spawn) -> None:
         if command.preset is None:
             self._children.start(
-                command.instance,
-                command.launch,
-                web_tier.ARGV,
-                web_tier.environment(self._runtime, self._workers),
-                "",
-                cleanup=lambda: None,
-                pass_fd=self._listener.fileno(),
+                Launch(
+                    command.launch,
+                    command.model,
+                    command.instance,
+                    web_tier.ARGV,
+                    web_tier.environment(self._runtime, self._workers),
+                    pass_fd=self._listener.fileno(),
+                )
             )
         else:
             self._spawn_model(command, command.preset)
@@ -120,8 +136,19 @@ class Effects:
             cleanup()
             self._loop.deliver(Ended(command.launch, not_started(command.instance, error)))
             return
-        env = {**os.environ, **planned.env}
-        self._children.start(command.instance, command.launch, planned.argv, env, planned.address, cleanup=cleanup)
+        env = {**os.environ, **planned.env, **_watchdog(preset)}
+        self._children.start(
+            Launch(
+                command.launch,
+                command.model,
+                command.instance,
+                planned.argv,
+                env,
+                planned.address,
+                cleanup=cleanup,
+                fork=planned.fork,
+            )
+        )
 
     def _grant(self, command: commands.Grant) -> None:
         self._operations.granted(
@@ -151,6 +178,13 @@ class Effects:
         if command.why is not None:
             self._journal.write(f"llama-router: cannot serve: the web tier {command.why.text}", "error")
         self._loop.exit_code = command.code
+
+
+def _watchdog(preset: Preset) -> dict[str, str]:
+    """What a server that notifies is told of its watchdog, sd_watchdog_enabled(3)."""
+    if preset.watchdog is None or preset.ready != "notify":
+        return {}
+    return {"WATCHDOG_USEC": str(int(preset.watchdog * 1_000_000))}
 
 
 def _free_port() -> int:

@@ -12,6 +12,8 @@ EX_FAILED = 1
 EX_NOT_RUNNING = 3
 EX_NO_SUCH_MODEL = 4
 EX_USAGE = 64
+EX_DATAERR = 65
+EX_NOINPUT = 66
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
 EX_CANTCREAT = 73
@@ -53,6 +55,18 @@ class ConfigurationError(RouterError):
         super().__init__("\n".join(str(problem) for problem in problems))
 
 
+class CannotImport(ConfigurationError):
+    """Another program's configuration can't be read; all its problems at once. Nothing was written."""
+
+    exit_code = EX_DATAERR
+
+
+class CannotOpen(RouterError):
+    """A file named on the command line does not exist or may not be read."""
+
+    exit_code = EX_NOINPUT
+
+
 class CannotCreate(RouterError):
     """A directory, socket or file of the daemon can't be made; nothing was started."""
 
@@ -73,6 +87,15 @@ class AlreadyRunning(RouterError):
 
 class CannotStart(RouterError):
     """A child process can't be started: the program is missing or may not be run."""
+
+
+class CannotReadModel(RouterError):
+    """A GGUF file can't be read or is damaged; get it again, or correct its path. Loading it would fail, too."""
+
+    exit_code = EX_DATAERR
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"cannot read {path}: {why}")
 
 
 class WebTierFailed(RouterError):

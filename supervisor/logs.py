@@ -24,21 +24,23 @@ PRIORITIES = {"error": "<3>", "warning": "<4>", "info": "<6>"}  # sd-daemon(3)
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of a launch; `at` in Unix seconds."""
+    """One line of a launch of `instance`, kept under the name of its model; `at` in Unix seconds."""
 
     name: str
     at: float
     launch: int
     text: str
+    instance: str
 
 
 @dataclass
 class Source:
-    """The log pipe of one running launch."""
+    """The log pipe of one running launch; `name` is the model, `instance` which of its replicas."""
 
     name: str
     launch: int
     fd: int
+    instance: str
     partial: bytearray = field(default_factory=bytearray)
 
 
@@ -90,7 +92,7 @@ class LogBook:
         if pieces:
             at = self._wall()
             texts = [piece.decode(errors="replace").rstrip("\r") for piece in pieces]
-            lines = [LogLine(source.name, at, source.launch, text) for text in texts]
+            lines = [LogLine(source.name, at, source.launch, text, source.instance) for text in texts]
             self._kept.setdefault(source.name, deque(maxlen=KEPT_LINES)).extend(lines)
             self._listener(lines)
 

@@ -3,8 +3,13 @@
     python -m supervisor.model_server --socket PATH --settings FILE
 
 FILE is a JSON object of llama_cpp.server.settings.ModelSettings' fields. To the sd_notify(3) socket NOTIFY_SOCKET go
-STATUS= and X_PROGRESS= (0 to 1) while it loads, READY=1 once it accepts requests and can answer them, WATCHDOG=1 if
-WATCHDOG_USEC asks for it, and STOPPING=1; without the variable it works just the same, by hand for example.
+STATUS= and X_PROGRESS= (0 to 1) while it loads, READY=1 once it accepts requests and can answer them, and STOPPING=1;
+without the variable it works just the same, by hand for example.
+
+If WATCHDOG_USEC asks for it, WATCHDOG=1 follows READY=1 twice in that time, for as long as the event loop runs and the
+model is idle or gets on. A request that has the model and makes no step (Model.pulse) for all that time is stuck: then
+WATCHDOG=trigger comes instead. So on a GPU a batch of `n_batch` tokens must take less than the watchdog's time, on a
+CPU the largest operation in it.
 
 SIGTERM and SIGINT end it at once while it loads; later the running requests are finished first and it exits with 0.
 SIGINT is not ignored, because in a terminal Ctrl-C should work: started by the supervisor, it is in a process group of
@@ -18,6 +23,7 @@ can't be made) and 74 (reading failed) may pass.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import logging
@@ -31,8 +37,10 @@ from typing import Any
 
 import sdnotify
 import uvicorn
+from starlette.types import ASGIApp
 
 from supervisor.errors import CannotCreate, RouterError
+from supervisor.model_server_app import Model
 from supervisor.model_server_load import CannotLoad, load
 
 # Idle connections are the proxy's to close: a server that closes one races with the next request on it.
@@ -66,8 +74,8 @@ def serve(settings: Mapping[str, Any], socket_path: Path) -> int:
     try:
         with _listening(socket_path) as listener:
             notifier.send("STATUS=loading\nX_PROGRESS=0.00")
-            app, status = load(settings, notifier.progress)
-            _Server(app, notifier, status).run(sockets=[listener])
+            app, model, status = load(settings, notifier.progress)
+            _Server(app, model, notifier, status).run(sockets=[listener])
     except RouterError as error:
         print(error, file=sys.stderr, flush=True)
         number_line = f"\nERRNO={error.number}" if isinstance(error, CannotLoad) and error.number else ""
@@ -92,6 +100,13 @@ class Notifier:
             self._notifier.socket.setblocking(wait)
         # sdnotify encodes as latin-1 and silently sends nothing where it can't; sd_notify(3) asks for UTF-8.
         self._notifier.notify(text.encode().decode("latin-1"))
+
+    async def deliver(self, text: str) -> None:
+        """Send without holding up the event loop; waits while the listener is behind."""
+        if self._notifier.socket is not None:
+            self._notifier.socket.setblocking(False)
+            with contextlib.suppress(OSError):
+                await asyncio.get_running_loop().sock_sendall(self._notifier.socket, text.encode())
 
     def progress(self, done: float) -> None:
         """Report the part of the weights that is loaded, 0 to 1, in whole per cents."""
@@ -130,9 +145,12 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 class _Server(uvicorn.Server):
     """uvicorn that notifies, and that ends by itself after a signal instead of raising it again."""
 
-    def __init__(self, app: Any, notifier: Notifier, status: str) -> None:
+    def __init__(self, app: ASGIApp, model: Model, notifier: Notifier, status: str) -> None:
+        self._model = model
         self._notifier = notifier
         self._status = status
+        self._stopping = asyncio.Event()
+        self._beats: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
                 app,
@@ -143,9 +161,8 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                date_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
-                callback_notify=self._beat,
-                timeout_notify=_watchdog_seconds(),
             )
         )
 
@@ -153,18 +170,29 @@ class _Server(uvicorn.Server):
         """Accept, then say so."""
         await super().startup(sockets)
         self._notifier.send(f"READY=1\nSTATUS={_one_line(self._status)}\nX_PROGRESS=1.00")
+        seconds = _watchdog_seconds()
+        if seconds is not None:
+            self._beats = asyncio.create_task(self._beat(seconds))
+
+    async def main_loop(self) -> None:
+        """Serve until a signal comes. uvicorn's own looks for one, and renews a Date header, ten times a second."""
+        await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say so, stop accepting, and wait for the running requests."""
         self._notifier.send("STOPPING=1\nSTATUS=finishing the running requests")
         await super().shutdown(sockets)
+        if self._beats is not None:
+            self._beats.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Replaces uvicorn's way, to which sse-starlette reacts by cutting the running streams."""
+        loop = asyncio.get_running_loop()
 
         def stop(number: int, _frame: object) -> None:
             self.should_exit = True
+            loop.call_soon_threadsafe(self._stopping.set)
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -175,17 +203,27 @@ class _Server(uvicorn.Server):
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    async def _beat(self) -> None:
-        if "WATCHDOG_USEC" in os.environ:
-            self._notifier.send("WATCHDOG=1", wait=False)
+    async def _beat(self, seconds: float) -> None:
+        """Twice in `seconds`, say that all is well, or that the model is in use and has made no step for so long.
+
+        Looks at it are counted, not seconds: a process that was stopped for a while must not find its model stuck.
+        """
+        pulse, unchanged = None, 0
+        while True:
+            await asyncio.sleep(seconds / 2)
+            last, pulse = pulse, self._model.pulse()
+            unchanged = unchanged + 1 if pulse is not None and pulse == last else 0
+            if unchanged == 2:
+                print(f"the model is in use and has made no step for {seconds:g} s", file=sys.stderr, flush=True)
+            await self._notifier.deliver("WATCHDOG=1" if unchanged < 2 else "WATCHDOG=trigger")
 
 
-def _watchdog_seconds() -> int:
-    """Half of what the watchdog allows, as sd_watchdog_enabled(3) recommends; at least the 1 s that uvicorn can do."""
-    try:
-        return max(int(os.environ.get("WATCHDOG_USEC", "60000000")) // 2_000_000, 1)
-    except ValueError:
-        return 1
+def _watchdog_seconds() -> float | None:
+    """The watchdog's time as sd_watchdog_enabled(3) reads it; None without one, or if it is another process's."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()) or not microseconds.isdecimal():
+        return None
+    return int(microseconds) / 1e6 or None
 
 
 if __name__ == "__main__":

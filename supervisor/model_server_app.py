@@ -4,11 +4,11 @@
 2. A client that has gone stops its computation, whether it streamed or not, and nobody else's.
 3. A client that reads slowly does not keep the model from the next one.
 4. GET /health answers at once, however busy the model is.
+5. Whether the computation that runs gets on can be seen from outside of it (Model.pulse).
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import math
@@ -25,6 +25,7 @@ from llama_cpp.server.errors import RouteErrorHandler
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from supervisor.model_server_abort import AbortFlag
 from supervisor.model_server_errors import describe
 from supervisor.model_server_request import adapted
 
@@ -89,12 +90,9 @@ class Model:
         self.llama = proxy()
         self._names = tuple(proxy)
         self._owner: Exchange | None = None
-        # llama.cpp asks before each node of the graph, about a thousand times per token. A Python callback would take
-        # the interpreter's lock each time; strlen over "" or "\1" answers false or true in nanoseconds.
-        self._flag = ctypes.create_string_buffer(2)
-        strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
-        self._callback = bindings.ggml_abort_callback(strlen)
-        bindings.llama_set_abort_callback(self.llama.ctx, self._callback, ctypes.cast(self._flag, ctypes.c_void_p))
+        self._flag = AbortFlag()
+        bindings.llama_set_abort_callback(self.llama.ctx, self._flag.callback, self._flag.data)
+        self._decoded = 0
         self._decode = self.llama._ctx.decode
         self.llama._ctx.decode = self._guarded_decode
         self._detokenize = self.llama.detokenize
@@ -103,9 +101,9 @@ class Model:
     def __call__(self, _name: str | None = None) -> Any:
         """The model, for the request that asks; LlamaProxy too serves any name with the model it has."""
         self._owner = _current.get()
-        if self._flag.value:
+        if self._flag.is_set:
             self._forget_unfinished()
-            self._flag.value = b""
+        self._flag.clear()
         return self.llama
 
     def __iter__(self) -> Iterator[str]:
@@ -114,17 +112,34 @@ class Model:
     def abandon(self, exchange: Exchange) -> None:
         """End the computation of `exchange` if it is the one that runs."""
         if self._owner is exchange:
-            self._flag.value = b"\1"
+            self._flag.set()
+
+    def leave(self, exchange: Exchange) -> None:
+        """The computation of `exchange` is over, and the model idle unless another request has it already."""
+        if self._owner is exchange:
+            self._owner = None
+
+    def pulse(self) -> object:
+        """None while no request has the model; else something that changes when the computation makes a step.
+
+        Steps are the end of a batch of `n_batch` tokens, that of a token of the answer, and on a CPU each node of
+        llama.cpp's graph. What else a request does with the model (tokenizing, encoding an image, compiling a
+        grammar) is all between two steps, and so is the wait for a GPU, whose llama_decode returns early.
+        """
+        if self._owner is None:
+            return None
+        return self._owner, self._decoded, self._flag.asked
 
     def is_aborting(self) -> bool:
         """Whether a computation is being ended, of which llama.cpp's log speaks as a failure."""
-        return bool(self._flag.value)
+        return self._flag.is_set
 
     def _guarded_decode(self, batch: Any) -> None:
         """Decode unless abandoned: the devices that ignore llama.cpp's abort callback stop at the next token."""
-        if self._flag.value:
+        if self._flag.is_set:
             raise Abandoned
         self._decode(batch)
+        self._decoded += 1
 
     def _checked_detokenize(self, tokens: list[int], **options: Any) -> Any:
         """llama.cpp ends the process for an id outside its vocabulary, and /extras/detokenize takes any."""
@@ -168,6 +183,8 @@ class Middleware:
                 await self._app(scope, exchange.receive, exchange.send)
             except Exception as error:
                 exchange.fail(error)
+            finally:
+                self._model.leave(exchange)
             await exchange.finish()
             tasks.cancel_scope.cancel()
 

@@ -22,10 +22,11 @@ from llama_cpp import _internals
 from llama_cpp import llama_cpp as bindings
 from llama_cpp.server.settings import ModelSettings, ServerSettings
 from pydantic import ValidationError
+from starlette.types import ASGIApp
 
-from supervisor import model_server_app
-from supervisor.backends.llama_cpp_python import DEFAULT_CONTEXT
+from supervisor.core.llama_options import DEFAULT_CONTEXT
 from supervisor.errors import RouterError
+from supervisor.model_server_app import Model, build
 
 _GGUF_VERSIONS = range(2, 0x10000)  # beyond: a version in the other byte order
 _DEBUG, _INFO, _WARNING, _ERROR, _CONTINUED = 1, 2, 3, 4, 5  # enum ggml_log_level
@@ -49,8 +50,8 @@ class CannotLoad(RouterError):
         self.number = number
 
 
-def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> tuple[Any, str]:
-    """The ASGI application of the model, loaded, and a line about it. Raises CannotLoad.
+def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> tuple[ASGIApp, Model, str]:
+    """The ASGI application of the model, the model, loaded, and a line about it. Raises CannotLoad.
 
     `settings` are ModelSettings fields; without `n_ctx` the context is DEFAULT_CONTEXT, or what the model was trained
     for if that is less. `on_progress` is called with the part of the weights that is loaded, 0 to 1.
@@ -64,14 +65,14 @@ def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> t
     log = _NativeLog(verbose=model_settings.verbose)
     try:
         with _hooked(on_progress, cap_context="n_ctx" not in settings):
-            app, model = model_server_app.build(_ServerSettings(interrupt_requests=False), model_settings)
+            app, model = build(_ServerSettings(interrupt_requests=False), model_settings)
     except Exception as error:
         raise _explain(path, error, list(log.errors)) from error
     log.is_muted = model.is_aborting
     llama = model.llama
     status = f"{llama._model.desc()}, {llama.n_ctx()} tokens of context"
     print(f"loaded {path}: {status}", file=sys.stderr, flush=True)
-    return app, status
+    return app, model, status
 
 
 class _OnlyArguments:

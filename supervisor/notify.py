@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.core.events import Notified
 from supervisor.unix_socket import BoundPath
 
 MAX_DATAGRAM = 8192
@@ -31,6 +32,14 @@ class Notification:
     status: str | None
     progress: float | None
     out_of_memory: bool
+    alive: bool = False
+    stuck: bool = False
+
+    def of(self, launch: int) -> Notified:
+        """The same as an event of the launch."""
+        return Notified(
+            launch, self.ready, self.status, self.progress, self.out_of_memory, alive=self.alive, stuck=self.stuck
+        )
 
 
 class NotifySocket:
@@ -81,6 +90,8 @@ def parse(data: bytes, group: int) -> Notification:
         status=None if status is None else status[:MAX_STATUS],
         progress=_fraction(fields.get("X_PROGRESS")),
         out_of_memory=fields.get("ERRNO") == OUT_OF_MEMORY,
+        alive=fields.get("WATCHDOG") == "1",
+        stuck=fields.get("WATCHDOG") == "trigger",
     )
 
 

@@ -17,7 +17,9 @@ from supervisor.logs import LogBook, LogLine
 from supervisor.loop import Loop
 from supervisor.protocol import Message
 
-Reload = Callable[[], Message]
+MAX_WHO = 200
+
+Reload = Callable[[bool], Message]  # told whether to change nothing and only say what would change
 Status = Callable[[], Message]
 
 
@@ -110,9 +112,10 @@ class Operations:
         timeout = _field(message, "timeout", float, None)
         avoid = _field(message, "avoid", int, None)
         autoload = _field(message, "autoload", bool, self._autoload())
+        who = _field(message, "who", str, "")[:MAX_WHO] or None
         connection.claim, connection.granted = next(self._numbers), False
         self._waiting[connection.claim] = connection
-        self._loop.deliver(LeaseAsked(connection.claim, model, autoload, timeout, avoid))
+        self._loop.deliver(LeaseAsked(connection.claim, model, autoload, timeout, avoid, who))
 
     def _release(self, connection: Connection, message: Message) -> None:
         if connection.claim is not None:
@@ -134,9 +137,10 @@ class Operations:
         self._waiting[connection.asking] = connection
         self._loop.deliver(Asked(connection.asking, Goal(message["op"]), model, wait, strict))
 
-    def _reload_presets(self, connection: Connection, _: Message) -> None:
+    def _reload_presets(self, connection: Connection, message: Message) -> None:
+        dry_run = _field(message, "dry_run", bool, False)
         try:
-            connection.send(protocol.ok(changes=self._reload()))
+            connection.send(protocol.ok(changes=self._reload(dry_run)))
         except ConfigurationError as error:
             raise Refused(
                 "cannot reload: the configuration has errors; the running one is kept",

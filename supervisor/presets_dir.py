@@ -5,17 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from supervisor import yaml_positions
 from supervisor.core import config as config_keys
 from supervisor.core import preset as preset_keys
 from supervisor.core.config import Config
 from supervisor.core.fields import complaints, unknown_key
+from supervisor.core.misfits import Misfit
 from supervisor.core.preset import Preset
 from supervisor.core.quantities import shown
 from supervisor.errors import ConfigurationError, Problem
@@ -26,6 +28,7 @@ TOP_KEYS = ("defaults", "models")
 MODEL_KEYS = Preset.model_fields.keys() - {"name"}
 
 Written = dict[str, Any]
+Judge = Callable[[Config, Mapping[str, Preset]], Sequence[Misfit]]
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ class _Entry:
         return [alias for alias in written if isinstance(alias, str)] if isinstance(written, list) else []
 
 
-def load(path: Path) -> Configuration:
-    """The configuration that the config.yaml at `path` names.
+def load(path: Path, judge: Judge = lambda _config, _presets: []) -> Configuration:
+    """The configuration that the config.yaml at `path` names; `judge` says what of it does not fit the machine.
 
     Raises ConfigurationError with the problems of all files, sorted by file and line. If config.yaml can't be read,
     the presets are looked for where they are by default.
@@ -86,18 +89,57 @@ def load(path: Path) -> Configuration:
     aliases = _load_aliases(entries)
     if config is not None and config.fallback is not None:
         _check_fallback(sources[0], config.fallback, [*entries, *aliases])
+    presets = {name: entry.preset for name, entry in entries.items() if entry.preset is not None}
     problems += [problem for source in sources for problem in source.problems]
+    if config is not None and not problems:
+        for misfit in judge(config, presets):
+            problems += _place_misfit(misfit, sources[0], entries)
     if problems or config is None or presets_dir is None:
         raise ConfigurationError(_sorted(problems))
     return Configuration(
         config=config,
         path=path.absolute(),
         presets_dir=presets_dir.absolute(),
-        presets={name: entry.preset for name, entry in entries.items() if entry.preset is not None},
+        presets=presets,
         aliases=aliases,
         origins={name: _origin(entry, path.parent) for name, entry in entries.items()},
         notices=tuple(_sorted(notice for source in sources for notice in source.notices)),
     )
+
+
+def _place_misfit(misfit: Misfit, config: Source, entries: Mapping[str, _Entry]) -> list[Problem]:
+    """Note what does not fit where it is written. Returns it if it is fatal."""
+    entry = entries.get(misfit.name or "")
+    source, keys = (entry.source, (*entry.keys, misfit.key)) if entry else (config, (misfit.key,))
+    if not misfit.fatal:
+        source.notice(keys, misfit.message)
+        return []
+    source.complain(keys, misfit.message)
+    return source.problems[-1:]
+
+
+def places(path: Path) -> tuple[Path | None, list[Path]]:
+    """The directory of presets that the config.yaml at `path` names, as far as that can be told, and its files."""
+    sources = list(_opened([path], []))
+    directory = _load_config(sources[0])[1] if sources else _default_directory(path)
+    return directory, _presets_files(directory, path, []) if directory is not None else []
+
+
+def look_through(path: Path, text: str) -> tuple[list[Problem], list[Problem]]:
+    """The problems and the notices that a file of presets would have if it were at `path` and held `text`.
+
+    Names that other files have as well are not seen. Raises ConfigurationError if it can't be read as YAML.
+    """
+    source = Source(path, yaml_positions.parse(text.encode(), printable(path)))
+    entries: dict[str, _Entry] = {}
+    _load_presets(source, entries)
+    _load_aliases(entries)
+    return _sorted(source.problems), _sorted(source.notices)
+
+
+def is_presets_name(name: str) -> bool:
+    """Whether a file of that name may hold presets: not if it is hidden, or an editor's lock or backup."""
+    return name.endswith(SUFFIXES) and not name.startswith((".", "#"))
 
 
 def _opened(paths: Iterable[Path], problems: list[Problem]) -> Iterator[Source]:
@@ -145,7 +187,7 @@ def _default_directory(path: Path) -> Path | None:
 
 
 def _presets_files(directory: Path, config: Path, sources: list[Source]) -> list[Path]:
-    """The files of presets, sorted by name: not config.yaml, nor any that is hidden or an editor's lock or backup."""
+    """The files of presets, sorted by name; config.yaml is none."""
     try:
         with os.scandir(directory) as entries:
             names = [entry.name for entry in entries]
@@ -154,8 +196,7 @@ def _presets_files(directory: Path, config: Path, sources: list[Source]) -> list
             reason = f"{error.strerror}; create it or correct the path"
             source.complain(("presets",), f"cannot read the directory {shown(str(directory), 200)}: {reason}")
         return []
-    chosen = (name for name in sorted(names) if name.endswith(SUFFIXES) and not name.startswith((".", "#")))
-    return [directory / name for name in chosen if directory / name != config]
+    return [directory / name for name in sorted(names) if is_presets_name(name) and directory / name != config]
 
 
 def _load_presets(source: Source, entries: dict[str, _Entry]) -> None:

@@ -8,6 +8,7 @@ from enum import Enum
 
 PROBE_SECONDS = 5.0
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] 200[ \r\n]")
+OTHER_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r\n]")
 STATUS_BYTES = 13
 
 
@@ -22,13 +23,15 @@ class Outcome(Enum):
 class Probing:
     """One probe on its way to `address` ("unix:PATH" or "tcp:HOST:PORT"). `path` None: a connection is enough.
 
-    Call `step` whenever the socket is readable or, until `connected`, writable; give up at `deadline`.
+    Call `step` whenever the socket is readable or, until `connected`, writable; give up at `deadline`. `ailment` is
+    what was wrong once it is unhealthy.
     """
 
     def __init__(self, launch: int, address: str, path: str | None, now: float) -> None:
         self.launch = launch
         self.deadline = now + PROBE_SECONDS
         self.connected = False
+        self.ailment: str | None = None
         self._path = path
         self._received = b""
         family, target = _target(address)
@@ -56,11 +59,11 @@ class Probing:
         except BlockingIOError:
             return Outcome.WAITING
         except OSError:
-            return Outcome.UNHEALTHY
+            return self._unhealthy("connections break")
 
     def _step(self) -> Outcome:
         if self._refused or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            return Outcome.UNHEALTHY
+            return self._unhealthy("connections are refused")
         if not self.connected:
             self._socket.getpeername()
             self.connected = True
@@ -71,7 +74,14 @@ class Probing:
         self._received += data
         if STATUS_LINE.match(self._received):
             return Outcome.HEALTHY
-        return Outcome.WAITING if data and len(self._received) < STATUS_BYTES else Outcome.UNHEALTHY
+        if data and len(self._received) < STATUS_BYTES:
+            return Outcome.WAITING
+        code = OTHER_STATUS.match(self._received)
+        return self._unhealthy(f"GET {self._path} answers {code[1].decode() if code else 'no HTTP'}")
+
+    def _unhealthy(self, ailment: str) -> Outcome:
+        self.ailment = ailment
+        return Outcome.UNHEALTHY
 
 
 def _target(address: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:

@@ -50,4 +50,4 @@ class Probes:
         self._loop.unwatch(probing)
         probing.close()
         del self._under_way[probing.launch]
-        self._loop.deliver(Probed(probing.launch, healthy))
+        self._loop.deliver(Probed(probing.launch, healthy, probing.ailment))

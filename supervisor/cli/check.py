@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
-from supervisor.cli.options import json_option, path_option
+from supervisor.cli.compare import Comparison, compare
+from supervisor.cli.options import json_option, path_option, runtime_dir_option
 from supervisor.cli.report import tell
 from supervisor.cli.terminal import escape, say, say_json
+from supervisor.core import reload_words
 from supervisor.directories import config_file
 from supervisor.errors import ConfigurationError, Problem
 
@@ -18,36 +20,60 @@ from supervisor.errors import ConfigurationError, Problem
 @click.command("check", epilog="Example: llama-router check --config ./config.yaml")
 @path_option("--config", metavar="FILE", text="The configuration file.")
 @json_option
+@runtime_dir_option
 def command(config: Path | None, as_json: bool) -> int:
-    """Print everything wrong with the configuration."""
+    """Print everything wrong with the configuration.
+
+    If nothing is, and a llama-router runs with this file, also print what it would
+    change: it takes changed files over by itself, or when told to reload.
+    """
     # It brings pydantic, which no client command should wait for.
     from supervisor import presets_dir
+    from supervisor.memory import Memory
 
+    path = config_file(os.environ, config)
     try:
-        configuration = presets_dir.load(config_file(os.environ, config))
+        configuration = presets_dir.load(path, Memory(None).misfits)
     except ConfigurationError as error:
         if as_json:
             say_json(_as_json(problems=error.problems))
         return tell(error)
-    names = sorted(configuration.presets)
+    names, comparison = sorted(configuration.presets), compare(path)
     if as_json:
-        say_json(_as_json(notices=configuration.notices, models=names))
+        say_json(_as_json(notices=configuration.notices, models=names, comparison=comparison))
         return 0
     files = len({origin.file for origin in configuration.origins.values()})
     say(f"{_count(len(names), 'model')} in {_count(files, 'file')} {'is' if len(names) == 1 else 'are'} fine")
     for notice in configuration.notices:
         say(escape(f"notice: {notice}"))
+    for line in _lines(comparison):
+        say(escape(line))
     return 0
 
 
+def _lines(comparison: Comparison | None) -> list[str]:
+    if comparison is None:
+        return []
+    lines = [f"notice: {comparison.notice}"] if comparison.notice else []
+    lines += [f"  {problem}" for problem in comparison.problems]
+    if comparison.told is not None:
+        lines.append(reload_words.would(comparison.told))
+        lines += [f"notice: {line}" for line in reload_words.restart_needed(comparison.told.needs_restart)]
+    return lines
+
+
 def _as_json(
-    problems: Sequence[Problem] = (), notices: Sequence[Problem] = (), models: Sequence[str] = ()
+    problems: Sequence[Problem] = (),
+    notices: Sequence[Problem] = (),
+    models: Sequence[str] = (),
+    comparison: Comparison | None = None,
 ) -> dict[str, object]:
     return {
         "ok": not problems,
         "problems": [vars(problem) for problem in problems],
         "notices": [vars(notice) for notice in notices],
         "models": list(models),
+        "reload": comparison.as_json() if comparison is not None else None,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from supervisor.cli import answers
+from supervisor.cli import answers, checked
 from supervisor.cli.asking import connect, refused_as
 from supervisor.cli.options import json_option, runtime_dir_option
 from supervisor.cli.terminal import clock, escape, say, say_json
@@ -21,7 +21,7 @@ def command(follow: bool, since: int, as_json: bool) -> int:
         for message in client.stream("events", follow=follow, since=since):
             event = answers.event(message)
             if as_json:
-                say_json(answers.field(message, "event"), indent=None)
+                say_json(checked.field(message, "event"), indent=None)
             else:
                 say(f"{event.seq:>6}  {clock(event.at)}  {escape(event.text)}")
     return 0

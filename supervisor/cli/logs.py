@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from supervisor.cli import answers
+from supervisor.cli import answers, checked
 from supervisor.cli.asking import connect, refused_as
 from supervisor.cli.options import json_option, runtime_dir_option
 from supervisor.cli.terminal import clock, escape_log, say, say_json
@@ -25,7 +25,7 @@ def command(model: str, follow: bool, lines: int, as_json: bool) -> int:
         for message in client.stream("logs", model=model, lines=lines, follow=follow):
             line = answers.log_line(message)
             if as_json:
-                say_json(answers.field(message, "line"), indent=None)
+                say_json(checked.field(message, "line"), indent=None)
                 continue
             if launch is not None and line.launch != launch:
                 say(f"-- launch {line.launch} --")

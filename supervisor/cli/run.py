@@ -28,6 +28,8 @@ def command(config: Path | None, listen: str | None, state_dir: Path | None) -> 
     """Run the supervisor until SIGTERM or Ctrl-C."""
     # These bring pydantic and the whole daemon, which no client command should wait for.
     from supervisor import daemon, presets_dir
+    from supervisor.memory import Memory
 
     chosen = directories.for_daemon(os.environ, runtime=runtime_dir(), state=state_dir, config=config)
-    return daemon.run(presets_dir.load(chosen.config), chosen, listen)
+    memory = Memory(chosen.state)
+    return daemon.run(presets_dir.load(chosen.config, memory.misfits), chosen, listen, memory)

@@ -19,9 +19,11 @@ COLUMNS = (
     Column("SINCE"),
     Column("IN FLIGHT", right=True),
     Column("WAITING", right=True),
+    Column("MEMORY", right=True),
     Column("RESTARTS", right=True),
     Column("PID", right=True),
 )
+MOST_QUEUES = 10
 
 
 @click.command("status", epilog="Example: llama-router status qwen")
@@ -36,7 +38,7 @@ def command(models: tuple[str, ...], as_json: bool) -> int:
     answer = _ask()
     status = answers.status(answer)
     found = {name: status.find(name) for name in models}
-    known = [model for model in dict.fromkeys(found.values()) if model is not None]
+    known = list({model.name: model for model in found.values() if model is not None}.values())
     if as_json:
         say_json(_chosen(answer["status"], known) if models else answer["status"])
     elif models:
@@ -68,7 +70,8 @@ def _chosen(body: Message, models: list[answers.Model]) -> Message:
 def _say_details(models: list[answers.Model]) -> None:
     now = time.time()
     if models:
-        say("\n\n".join("\n".join(describe.detail(model, now)) for model in models))
+        cells = cells_of_stdout()
+        say("\n\n".join("\n".join(describe.detail(model, now, cells)) for model in models))
 
 
 def _say_table(status: answers.Status) -> None:
@@ -76,12 +79,26 @@ def _say_table(status: answers.Status) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count) or "no models"
     since = f"pid {status.pid}, for {span(now - status.since)}"
     header = [f"llama-router {status.version}: {status.state} on {status.listen}, {since}", counts]
+    if status.room is not None:
+        header.append(describe.room(status.room))
     if status.web is not None and not status.web.ready:
         header.append(f"web tier: {describe.state(status.web, now)}")
     lines = [escape(line) for line in header]
     if status.models:
         lines += ["", *table(COLUMNS, [_row(model, now) for model in status.models], cells_of_stdout())]
+    if queues := _queues(status, now):
+        lines += ["", *map(escape, queues)]
     say("\n".join(lines))
+
+
+def _queues(status: answers.Status, now: float) -> list[str]:
+    """For each model that requests wait for a line that says why, those that wait longest first."""
+    waited_for = [model for model in status.models if model.waiting]
+    waited_for.sort(key=lambda model: model.waiting_since or now)
+    lines = [f"{model.name}: {describe.waiting(model, now)}" for model in waited_for[:MOST_QUEUES]]
+    if len(waited_for) > MOST_QUEUES:
+        lines.append(f"and {len(waited_for) - MOST_QUEUES} more models; llama-router queue shows the requests")
+    return lines
 
 
 def _row(model: answers.Model, now: float) -> tuple[Cell, ...]:
@@ -91,6 +108,7 @@ def _row(model: answers.Model, now: float) -> tuple[Cell, ...]:
         Cell(span(now - model.since)),
         Cell(str(model.in_flight)),
         Cell(str(model.waiting)),
+        Cell(describe.memory(model)),
         Cell(str(model.restarts)),
-        Cell("-" if model.pid is None else str(model.pid)),
+        Cell(describe.pid(model)),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from supervisor.core.need import Need
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason
 from supervisor.core.refusals import Refusal
@@ -12,9 +13,10 @@ from supervisor.core.states import State
 
 @dataclass(frozen=True)
 class Spawn:
-    """Start a process for `instance` as `launch`. `preset` is None for the web tier."""
+    """Start a process for `instance` of `model` as `launch`. `preset` is None for the web tier."""
 
     instance: str
+    model: str
     launch: int
     preset: Preset | None
 
@@ -39,6 +41,21 @@ class Probe:
 
     launch: int
     path: str | None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Find out what the launch uses."""
+
+    launch: int
+
+
+@dataclass(frozen=True)
+class Remember:
+    """Keep what the model was seen to need, for the next time it is to be loaded."""
+
+    model: str
+    need: Need
 
 
 @dataclass(frozen=True)
@@ -77,11 +94,13 @@ class Reject:
 
 @dataclass(frozen=True)
 class Announce:
-    """Something people and programs that watch want to know; `state` and `reason` are those after the change."""
+    """Something people and programs that watch want to know; `state` and `reason` are those after the change, of
+    `instance` where the model has several."""
 
     kind: str
     model: str | None
     text: str
+    instance: str | None = None
     before: State | None = None
     state: State | None = None
     reason: EndReason | None = None
@@ -107,5 +126,18 @@ class Exit:
 
 
 Command = (
-    Spawn | Terminate | Kill | Probe | Grant | Refuse | Answer | Reject | Announce | DeclareReady | CloseListener | Exit
+    Spawn
+    | Terminate
+    | Kill
+    | Probe
+    | Measure
+    | Remember
+    | Grant
+    | Refuse
+    | Answer
+    | Reject
+    | Announce
+    | DeclareReady
+    | CloseListener
+    | Exit
 )

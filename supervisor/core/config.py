@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
+from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, WithJsonSchema
 
-from supervisor.core import quantities
+from supervisor.core import quantities, spelling
 from supervisor.core.fields import (
     Device,
     Dictionary,
@@ -18,6 +18,7 @@ from supervisor.core.fields import (
     Filled,
     Flag,
     Name,
+    Size,
     Strict,
     Whole,
     as_flag,
@@ -26,7 +27,7 @@ from supervisor.core.fields import (
 from supervisor.core.quantities import shown
 
 # Keys that are read and validated but change nothing in this version.
-UNACTED: frozenset[str] = frozenset({"models_dir", "memory", "log"})
+UNACTED: frozenset[str] = frozenset({"models_dir", "log"})
 
 # sun_path of unix(7) has room for this many bytes and a final NUL.
 MAX_SOCKET_PATH = 107
@@ -107,18 +108,35 @@ def _workers(value: object) -> int | str:
     return workers
 
 
+_WORKERS = spelling.either(spelling.whole(1, MAX_WORKERS), spelling.AUTO)
+_FLAG_OR_AUTO = spelling.either(spelling.FLAG, spelling.AUTO)
+
+Address = Annotated[
+    InstanceOf[Listen], BeforeValidator(parse_listen), PlainSerializer(str), WithJsonSchema(spelling.LISTEN)
+]
+Budget = Annotated[
+    int | Auto,
+    BeforeValidator(_size_or_auto),
+    WithJsonSchema(spelling.either(*spelling.SIZE["anyOf"], spelling.AUTO)),
+]
+
+
 class Web(Strict):
     """The web tier; "auto" leaves the number of its workers to it."""
 
-    workers: Annotated[int | Auto, BeforeValidator(_workers)] = "auto"
+    workers: Annotated[int | Auto, BeforeValidator(_workers), WithJsonSchema(_WORKERS)] = "auto"
+    """Processes that serve the page and the API."""
 
 
 class Log(Strict):
     """Where the models' output goes: the journal (auto: if there is one), and files of at most `keep` bytes a model."""
 
-    journal: Annotated[bool | Auto, BeforeValidator(_flag_or_auto)] = "auto"
+    journal: Annotated[bool | Auto, BeforeValidator(_flag_or_auto), WithJsonSchema(_FLAG_OR_AUTO)] = "auto"
+    """Whether the models' output goes to the journal."""
     directory: Filled | None = None
-    keep: Annotated[int, BeforeValidator(quantities.size)] = 50 * 2**20
+    """The directory for log files."""
+    keep: Size = 50 * 2**20
+    """The size at which a log file is replaced."""
 
 
 class Config(Strict):
@@ -127,18 +145,25 @@ class Config(Strict):
     A device that `memory` does not name counts as "auto": what the machine has.
     """
 
-    listen: Annotated[InstanceOf[Listen], BeforeValidator(parse_listen), PlainSerializer(str)] = Listen(
-        host="127.0.0.1", port=8080
-    )
+    listen: Address = Listen(host="127.0.0.1", port=8080)
+    """Where the page and the API are: HOST:PORT, [IPV6]:PORT, or unix:/PATH."""
     presets: Filled = "presets.d"
+    """The directory of presets, relative to this file."""
     models_dir: Filled = "/var/lib/llama-router/models"
+    """A directory in which every GGUF file is a model."""
     max_models: Whole = Field(4, ge=0)
-    memory: Annotated[Mapping[Device, Annotated[int | Auto, BeforeValidator(_size_or_auto)]], Dictionary] = Field(
-        default_factory=dict
-    )
+    """How many models may be loaded at once; 0 is no limit."""
+    memory: Annotated[Mapping[Device, Budget], Dictionary] = Field(default_factory=dict)
+    """How much of each device all models together may use; auto is what the machine has."""
     autoload: Flag = True
+    """Whether a request loads the model it names."""
     fallback: Name | None = None
+    """The model for requests that name none."""
     max_wait: Duration = 10.0
+    """How long a request waits for busy models before one takes no new requests and makes room."""
     queue_limit: Whole = Field(512, ge=0)
+    """How many requests may wait."""
     web: Annotated[Web, Dictionary] = Web()
+    """The web tier."""
     log: Annotated[Log, Dictionary] = Log()
+    """Where the models' output goes."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from supervisor.core.need import Bytes, Need
 from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason
@@ -31,21 +32,34 @@ class Spawned:
 
 @dataclass(frozen=True)
 class Notified:
-    """A message of the launch: readiness, a line for people, load progress from 0 to 1, or that it is out of memory."""
+    """A message of the launch: readiness, a line for people, load progress from 0 to 1, that it is out of memory, that
+    it is alive, or that it is stuck and wants to be restarted."""
 
     launch: int
     ready: bool = False
     status: str | None = None
     progress: float | None = None
     out_of_memory: bool = False
+    alive: bool = False
+    stuck: bool = False
 
 
 @dataclass(frozen=True)
 class Probed:
-    """The answer to a Probe."""
+    """The answer to a Probe. `ailment` is what was wrong with it; None if it is healthy, or did not answer at all."""
 
     launch: int
     healthy: bool
+    ailment: str | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the launch uses, in bytes by device: alone, and as its part of what it shares with others."""
+
+    launch: int
+    alone: Bytes
+    shared: Bytes
 
 
 @dataclass(frozen=True)
@@ -59,13 +73,15 @@ class Ended:
 
 @dataclass(frozen=True)
 class LeaseAsked:
-    """A request wants `model` (None: it named none) within `timeout` seconds; `avoid` is a launch that just broke."""
+    """A request wants `model` (None: it named none) within `timeout` seconds; `avoid` is a launch that just broke, and
+    `who` the client in words for people."""
 
     lease: int
     model: str | None
     autoload: bool = True
     timeout: float | None = None
     avoid: int | None = None
+    who: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +121,12 @@ class AskDropped:
 
 @dataclass(frozen=True)
 class PresetsChanged:
-    """A valid new configuration. Applied as a difference."""
+    """A valid new configuration, with what is known of its models' memory. Applied as a difference."""
 
     presets: Mapping[str, Preset]
     aliases: Mapping[str, str]
     policy: Policy
+    needs: Mapping[str, Need] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,7 @@ Event = (
     | Spawned
     | Notified
     | Probed
+    | Measured
     | Ended
     | LeaseAsked
     | LeaseEnded

@@ -8,26 +8,39 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    WithJsonSchema,
+)
 
-from supervisor.core import quantities
+from supervisor.core import quantities, spelling
 from supervisor.core.quantities import shown
+from supervisor.core.spelling import MAX_NAME
 
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 Path = tuple[int | str, ...]
 
-MAX_NAME = 200
 MAX_DEPTH = 100
 MAX_INT = 2**31 - 1
 
 
 class Strict(BaseModel):
-    """A frozen mapping of known keys, whose defaults obey the same rules as what is written."""
+    """A frozen mapping of known keys, whose defaults obey the same rules as what is written.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    The text below a field is its description in the JSON Schema.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
 
 def _text(value: object) -> str:
@@ -99,7 +112,7 @@ def _name(value: str) -> str:
 
 
 def _device(value: str) -> str:
-    if value == "host" or (value.startswith("gpu") and value[3:].isascii() and value[3:].isdigit()):
+    if value == "host" or re.fullmatch(r"gpu[0-9]{1,2}", value):
         return value
     raise ValueError(f"cannot use {shown(value)} as a device: write host, gpu0, gpu1, …")
 
@@ -129,17 +142,19 @@ def _json(value: Any, depth: int = 0) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(_text)]
-Filled = Annotated[Text, AfterValidator(_filled)]
-Argument = Annotated[str, BeforeValidator(_argument)]
-Variable = Annotated[Text, AfterValidator(_variable)]
-Name = Annotated[Text, AfterValidator(_name)]
-Device = Annotated[Text, AfterValidator(_device)]
-Flag = Annotated[bool, BeforeValidator(as_flag)]
+Filled = Annotated[Text, AfterValidator(_filled), WithJsonSchema(spelling.FILLED)]
+Argument = Annotated[str, BeforeValidator(_argument), WithJsonSchema(spelling.ARGUMENT)]
+Variable = Annotated[Text, AfterValidator(_variable), WithJsonSchema(spelling.VARIABLE)]
+Name = Annotated[Text, AfterValidator(_name), WithJsonSchema(spelling.NAME)]
+Device = Annotated[Text, AfterValidator(_device), WithJsonSchema(spelling.DEVICE)]
+Flag = Annotated[bool, BeforeValidator(as_flag), WithJsonSchema(spelling.FLAG)]
 Whole = Annotated[int, BeforeValidator(as_whole), Field(le=MAX_INT)]
 Json = Annotated[JsonValue, BeforeValidator(lambda value: _json(value))]
-Duration = Annotated[float, BeforeValidator(quantities.duration)]
-DurationOrNever = Annotated[float | None, BeforeValidator(quantities.duration_or_never)]
-Size = Annotated[int, BeforeValidator(quantities.size)]
+Duration = Annotated[float, BeforeValidator(quantities.duration), WithJsonSchema(spelling.DURATION)]
+DurationOrNever = Annotated[
+    float | None, BeforeValidator(quantities.duration_or_never), WithJsonSchema(spelling.DURATION_OR_NEVER)
+]
+Size = Annotated[int, BeforeValidator(quantities.size), WithJsonSchema(spelling.SIZE)]
 Sequence = BeforeValidator(_sequence)
 Dictionary = BeforeValidator(_mapping)
 

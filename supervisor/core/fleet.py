@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from supervisor.core import events, refusals
-from supervisor.core.commands import Announce, CloseListener, Command, DeclareReady, Exit
+from supervisor.core.commands import Announce, CloseListener, Command, DeclareReady, Exit, Measure, Remember
 from supervisor.core.events import Event
-from supervisor.core.fleet_state import WEB, Instance, Model, WebTier
+from supervisor.core.fleet_state import WEB, Instance, Model, WebTier, new_model, replica
 from supervisor.core.lifecycle import Lifecycle
+from supervisor.core.loading import Loading
+from supervisor.core.need import UNKNOWN, Need, learn, total
 from supervisor.core.operators import Operators
-from supervisor.core.placement import MakeRoom, NeverFits, Start, Wait, demand_since, is_claimant, next_step
 from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
+from supervisor.core.queue import why_waiting
 from supervisor.core.reasons import EndReason, Kind
 from supervisor.core.reload import changes, same_launch
 from supervisor.core.scheduler import Scheduler
@@ -24,52 +26,63 @@ from supervisor.core.states import State
 
 EX_SOFTWARE = 70
 WEB_LEAVE_SECONDS = 5.0
+MOST_TOLD = 50
+MEASURE_SECONDS = 30.0  # between two looks at what a busy server uses
 PRESET_CHANGED = EndReason(Kind.PRESET_CHANGED)
 SHUTDOWN = EndReason(Kind.SHUTDOWN)
 
 
 class Fleet:
-    """Start with `handle(Begin())`. `models` are by name; `aliases` lead to names."""
+    """Start with `handle(Begin())`. `models` are by name; `aliases` lead to names; `needs` is what is known of their
+    memory."""
 
     def __init__(
-        self, presets: Mapping[str, Preset], aliases: Mapping[str, str], policy: Policy, now: float = 0.0
+        self,
+        presets: Mapping[str, Preset],
+        aliases: Mapping[str, str],
+        policy: Policy,
+        now: float = 0.0,
+        needs: Mapping[str, Need] | None = None,
     ) -> None:
         self.lifecycle = Lifecycle()
         self.scheduler = Scheduler(self.lifecycle.commands)
         self.policy = policy
         self._operators = Operators(self.lifecycle, self.scheduler)
-        self._claimants: dict[str, Model] = {}
-        self._making_room_for: str | None = None
-        self._place_at: float | None = None
-        self.models = {name: _model(preset, now) for name, preset in presets.items()}
+        self.loading = Loading(self.lifecycle, self.scheduler, self._operators)
+        needs = needs or {}
+        self.models = {name: new_model(preset, needs.get(name, UNKNOWN), now) for name, preset in presets.items()}
         self.aliases = dict(aliases)
-        self.web = Instance(WEB, WebTier(), since=now)
+        self.web = Instance(WEB, WEB, WebTier(), since=now)
         self.stopping = False
         self._exit = Exit(0)
-        self._touched: dict[str, None] = {}  # a set that keeps its order, or decisions would depend on hashes
+        self._touched: dict[str, None] = {}  # sets that keep their order, or decisions would depend on hashes
+        self._settled: dict[str, None] = {}
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in one event; returns the commands it leads to, in order."""
         self._dispatch(event, now)
         self._settle_all(now)
-        self._place_at = None
         if self.stopping:
+            self.loading.due = None
             self._leave(now)
-        elif self._claimants or self._making_room_for is not None:
-            self._place(now)
+        else:
+            self._touched.update(dict.fromkeys(self.loading.place(self.models, self.policy, now)))
             self._settle_all(now)
+        self._tell_of_queues()
         commands = self.lifecycle.commands.copy()
         self.lifecycle.commands.clear()
         return commands
 
     def _settle_all(self, now: float) -> None:
         while self._touched:
-            self._settle(self._touched.popitem()[0], now)
+            name = self._touched.popitem()[0]
+            self._settled[name] = None
+            self._settle(name, now)
 
     def next_deadline(self) -> float | None:
         """When to send the next Tick; None if nothing is due."""
         due = [at for instance in self.lifecycle.timed.values() if (at := instance.next_deadline) is not None]
-        due += [at for at in (self.scheduler.next_deadline(), self._place_at) if at is not None]
+        due += [at for at in (self.scheduler.next_deadline(), self.loading.due) if at is not None]
         return min(due, default=None)
 
     def resolve(self, name: str) -> Model | None:
@@ -85,7 +98,7 @@ class Fleet:
                 self._lease_ended(event, now)
             case events.Tick():
                 self._tick(now)
-            case events.Spawned() | events.Notified() | events.Probed() | events.Ended():
+            case events.Spawned() | events.Notified() | events.Probed() | events.Ended() | events.Measured():
                 self._process_event(event, now)
             case events.Asked():
                 self._asked(event, now)
@@ -123,12 +136,18 @@ class Fleet:
         if instance is not None:
             instance.leases.discard(lease.id)
             instance.served += ended.served
+            instance.served_this_run += ended.served
+            instance.free_since = now
+            if instance.state is State.READY and now >= (instance.measured_at or 0.0) + MEASURE_SECONDS:
+                self._measure(instance, now)
         self._touched[lease.model] = None
 
     # Processes and deadlines
 
     def _process_event(
-        self, event: events.Spawned | events.Notified | events.Probed | events.Ended, now: float
+        self,
+        event: events.Spawned | events.Notified | events.Probed | events.Ended | events.Measured,
+        now: float,
     ) -> None:
         instance = self.lifecycle.launches.get(event.launch)
         if instance is None:
@@ -140,27 +159,63 @@ class Fleet:
             case events.Notified():
                 self.lifecycle.notified(instance, event, now)
             case events.Probed():
-                self.lifecycle.probed(instance, event.healthy, now)
+                self.lifecycle.probed(instance, event, now)
+            case events.Measured():
+                if instance is not self.web:
+                    self._measured(instance, event)
             case events.Ended():
                 self._instance_ended(instance, event, now)
-        if instance is self.web and instance.state is State.READY and before is not State.READY:
-            self.lifecycle.commands.append(DeclareReady())
-        if instance is not self.web:
-            self._touched[instance.name] = None
+        became_ready = instance.state is State.READY and before is not State.READY
+        if instance is self.web:
+            self.lifecycle.commands += [DeclareReady()] if became_ready else []
+            return
+        if became_ready:
+            self._measure(instance, now)
+        self._touched[instance.model] = None
 
     def _instance_ended(self, instance: Instance, event: events.Ended, now: float) -> None:
-        reason = self.lifecycle.ended(instance, event.reason, now)
-        if instance is self.web and instance.state is State.FAILED:
-            self._exit = Exit(EX_SOFTWARE, instance.reason)
-            self._stop_asked(now)
-        elif instance.state is State.FAILED or (instance.state is State.STOPPED and not reason.intended):
-            instance.wanted = instance.insists = False
+        if instance is self.web:
+            self.lifecycle.ended(instance, event.reason, now)
+            if instance.state is State.FAILED:
+                self._exit = Exit(EX_SOFTWARE, instance.reason)
+                self._stop_asked(now)
+            return
+        model = self.models[instance.model]
+        others = [other for other in self.models.values() if other is not model and not other.preset.pinned]
+        more_room = model.wanted and any(other.occupying for other in others)
+        reason = self.lifecycle.ended(instance, event.reason, now, more_room=more_room)
+        over = instance.state is State.STOPPED and not reason.intended and not instance.needs_room
+        if model.state is State.FAILED or (over and not model.occupying):
+            model.unwant()
+
+    def _measure(self, instance: Instance, now: float) -> None:
+        assert instance.launch is not None
+        instance.measured_at = now
+        self.lifecycle.commands.append(Measure(instance.launch))
+
+    def _measured(self, instance: Instance, event: events.Measured) -> None:
+        """Learn what the model needs: most of any replica alone, and what all of them share."""
+        instance.used, instance.used_shared = event.alone, event.shared
+        model = self.models[instance.model]
+        measured = [each for each in model.replicas if each.measured_at is not None]
+        devices = {device for each in measured for device in each.used}
+        most = {device: max(each.used.get(device, 0) for each in measured) for device in sorted(devices)}
+        seen = Need("measured", total(each.used_shared for each in measured), most)
+        served = any(each.served_this_run for each in model.replicas)
+        learned = learn(model.need, seen, served=served)
+        if learned != model.need:
+            model.need = learned
+            self.lifecycle.commands.append(Remember(model.name, learned))
 
     def _tick(self, now: float) -> None:
         for instance in list(self.lifecycle.timed.values()):
             if instance.probe_at is not None and instance.probe_at <= now:
                 self.lifecycle.probe_due(instance)
+            if instance.alive_by is not None and instance.alive_by <= now:
+                self.lifecycle.not_alive(instance, now)
             if instance.deadline is not None and instance.deadline <= now:
+                if instance.serves and instance is not self.web:
+                    self.models[instance.model].unwant()
                 self.lifecycle.deadline_passed(instance, now)
         self._touched.update(dict.fromkeys(self.scheduler.expire(self.models, now)))
 
@@ -173,7 +228,7 @@ class Fleet:
     def _want_autostart(self, names: Iterable[str], now: float) -> None:
         for name in names:
             if self.models[name].preset.autostart and not self.stopping:
-                self._operators.load(self.models[name].instance, now, insists=False)
+                self._operators.load(self.models[name], now, insists=False)
                 self._touch(self.models[name])
 
     # Reload and stop
@@ -184,26 +239,33 @@ class Fleet:
         self.aliases, self.policy = dict(event.aliases), event.policy
         for name in (*diff.added, *diff.changed, *diff.adjusted):
             self._renew(name, event.presets[name], now)
+        for name in event.presets:
+            self.models[name].need = event.needs.get(name, UNKNOWN)
         for name in diff.removed:
             model = self.models[name]
-            model.removed, model.instance.wanted, model.instance.insists = True, False, False
+            model.removed = True
+            model.unwant()
             self.scheduler.refuse_waiting(model, refusals.removed(name))
-            self.lifecycle.stop(model.instance, PRESET_CHANGED, now, patience=None)
+            self._operators.stop(model, PRESET_CHANGED, now, patience=None)
         newly = (*diff.added, *(n for n in (*diff.changed, *diff.adjusted) if not old[n].autostart))
         self._want_autostart(newly, now)
         self._touched.update(dict.fromkeys((*diff.added, *diff.changed, *diff.adjusted, *diff.removed)))
         self.lifecycle.commands.append(Announce("reload", None, f"configuration reloaded: {diff}"))
 
     def _renew(self, name: str, preset: Preset, now: float) -> None:
-        """Give a model its new preset. A server that was started otherwise serves out its leases, then restarts."""
-        model = self.models.setdefault(name, _model(preset, now))
-        instance, started_with = model.instance, model.instance.terms
+        """Give a model its new preset. Servers that were started otherwise serve out their leases, then restart."""
+        model = self.models.setdefault(name, new_model(preset, UNKNOWN, now))
         model.preset, model.removed = preset, False
-        if isinstance(started_with, Preset) and same_launch(started_with, preset):
-            instance.terms = preset
-            return
-        self.lifecycle.stop(instance, PRESET_CHANGED, now, patience=None)
-        self.lifecycle.reset(instance, now)
+        for each in model.replicas:
+            if isinstance(each.terms, Preset) and same_launch(each.terms, preset):
+                each.terms = preset
+                self.lifecycle.check_in(each, now)
+            else:
+                self.lifecycle.stop(each, PRESET_CHANGED, now, patience=None)
+                self.lifecycle.reset(each, now)
+        model.replicas += [replica(preset, number + 1, now) for number in range(len(model.replicas), preset.replicas)]
+        for surplus in model.replicas[preset.replicas :]:
+            self.lifecycle.stop(surplus, PRESET_CHANGED, now, patience=None)
 
     def _stop_asked(self, now: float) -> None:
         """1. first time: no new requests, running ones may finish. 2. second time: end everything now."""
@@ -215,9 +277,9 @@ class Fleet:
         self.lifecycle.commands.append(CloseListener())
         self.lifecycle.commands.append(Announce("supervisor", None, "stopping: running requests may finish"))
         for model in self.models.values():
-            model.instance.wanted = model.instance.insists = False
+            model.unwant()
             self.scheduler.refuse_waiting(model, refusals.STOPPING)
-            self.lifecycle.stop(model.instance, SHUTDOWN, now, model.preset.stop_timeout)
+            self._operators.stop(model, SHUTDOWN, now, model.preset.stop_timeout)
             self._touch(model)
         if self.web.state is State.STARTING:  # it serves nobody, and gunicorn's workers are deaf to SIGTERM meanwhile
             self.lifecycle.abort(self.web, SHUTDOWN, now)
@@ -228,7 +290,7 @@ class Fleet:
 
     def _leave(self, now: float) -> None:
         """The web tier outlasts the models, whose streams it carries; then the supervisor ends."""
-        if any(model.instance.has_process for model in self.models.values()):
+        if any(model.has_process for model in self.models.values()):
             return
         if not self.web.has_process:
             self.lifecycle.commands.append(self._exit)
@@ -242,76 +304,46 @@ class Fleet:
         model = self.models.get(name)
         if model is None:
             return
-        instance = model.instance
-        self._claimants.pop(name, None)
-        if model.removed and not instance.has_process:
+        self._drop_surplus(model)
+        if model.removed and not model.has_process:
             del self.models[name]
-        elif instance.state is State.FAILED and instance.reason is not None:
-            self.scheduler.refuse_waiting(model, refusals.load_failed(name, instance.reason))
-        elif is_claimant(model) and not self.stopping:
-            self._claimants[name] = model
-        self.scheduler.grant_waiting(model, now)
-        if instance.draining and not instance.leases:
-            self.lifecycle.drained(instance, now)
-        self.lifecycle.rest_or_work(instance, now)
-        self._operators.answer(model)
-
-    def _place(self, now: float) -> None:
-        """Load what is to be loaded, as far as there is room, and make room."""
-        self._keep_what_nobody_needs_gone()
-        while step := next_step(
-            self._claimants.values(), self.models.values(), self.policy, self._making_room_for, now
-        ):
-            match step:
-                case Start():
-                    self._start(step.claimant, now)
-                case MakeRoom():
-                    self._evict(step.victim, step.claimant, now)
-                case NeverFits():
-                    self._refuse(step.claimant, step.holders)
-                case Wait():
-                    self._place_at = step.until
-                    return
-
-    def _start(self, model: Model, now: float) -> None:
-        name = model.preset.name
-        if self._making_room_for == name:
-            self._making_room_for = None
-        del self._claimants[name]
-        model.instance.terms, model.instance.wanted = model.preset, True
-        self.lifecycle.start(model.instance, now)
-
-    def _evict(self, victim: Model, claimant: Model, now: float) -> None:
-        """Requests that came before the claimant's are still served: it is a swap, not a jump of the queue."""
-        self._making_room_for = claimant.preset.name
-        instance = victim.instance
-        instance.wanted = instance.insists = False
-        self.lifecycle.stop(instance, EndReason(Kind.EVICTED, detail=claimant.preset.name), now, patience=None)
-        instance.drain_before = demand_since(claimant)
-        self._touch(victim)
-
-    def _refuse(self, model: Model, holders: tuple[str, ...]) -> None:
-        refusal = refusals.never_fits(model.preset.name, self.policy.max_models, holders)
-        del self._claimants[model.preset.name]
-        model.instance.wanted = model.instance.insists = False
-        self.scheduler.refuse_waiting(model, refusal)
-        self._operators.reject(model, refusal)
-
-    def _keep_what_nobody_needs_gone(self) -> None:
-        """A claimant whose clients all left needs no room: what drains for it goes on."""
-        if self._making_room_for is None or self._making_room_for in self._claimants:
+            self.loading.forget(name)
             return
-        for model in self.models.values():
-            ending = model.instance.ending
-            if model.instance.draining and ending is not None and ending.detail == self._making_room_for:
-                model.instance.wanted = True
-                self.lifecycle.keep(model.instance)
-                self._touch(model)
-        self._making_room_for = None
+        if model.state is State.FAILED and model.last_reason is not None:
+            self.scheduler.refuse_waiting(model, refusals.load_failed(name, model.last_reason))
+        self.scheduler.grant_waiting(model, now)
+        for each in model.replicas:
+            if each.draining and not each.leases:
+                self.lifecycle.drained(each, now)
+        self.lifecycle.rest_or_work(model, now)
+        self._operators.answer(model)
+        if self.stopping:
+            self.loading.forget(name)
+        else:
+            self.loading.consider(model)
+
+    @staticmethod
+    def _drop_surplus(model: Model) -> None:
+        """Replicas that the preset has no more of go once they have stopped."""
+        surplus = model.replicas[model.preset.replicas :]
+        if surplus:
+            model.replicas[model.preset.replicas :] = [each for each in surplus if each.occupies]
+
+    def _tell_of_queues(self) -> None:
+        """Announce why requests wait for a model that does not serve; a wait for a free slot is too common to tell."""
+        claimants = self.loading.claimants[:MOST_TOLD]
+        for name in dict.fromkeys([*self._settled, *claimants]):
+            model = self.models.get(name)
+            if model is None:
+                continue
+            if not model.waiting or any(each.serves for each in model.replicas):
+                model.told = None
+                continue
+            why = why_waiting(model, self.models, self.loading.chosen)
+            if why != model.told:
+                model.told = why
+                self.lifecycle.commands.append(Announce("queue", name, f"{name}: requests wait: {why}"))
+        self._settled.clear()
 
     def _touch(self, model: Model) -> None:
-        self._touched[model.preset.name] = None
-
-
-def _model(preset: Preset, now: float) -> Model:
-    return Model(preset, Instance(preset.name, preset, since=now))
+        self._touched[model.name] = None

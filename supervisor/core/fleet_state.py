@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from supervisor.core.events import Goal
+from supervisor.core.need import UNKNOWN, Bytes, Need
 from supervisor.core.preset import Preset, Restart
 from supervisor.core.reasons import EndReason
 from supervisor.core.states import HAS_PROCESS, State
@@ -27,11 +28,13 @@ class WebTier:
 
 @dataclass
 class Lease:
-    """A request's claim on a model: queued until it is granted. `deadline` and `avoid_until` are monotonic times."""
+    """A request's claim on a model: queued until it is granted. `deadline` and `avoid_until` are monotonic times;
+    `who` asked, in words for people."""
 
     id: int
     model: str
     asked_at: float
+    who: str | None = None
     timeout: float | None = None
     avoid: int | None = None
     avoid_until: float = 0.0
@@ -55,39 +58,47 @@ class Ask:
 class Instance:
     """One replica of a preset (or the web tier), whatever state it is in. Times are monotonic seconds.
 
-    `terms` are the preset it was launched with, or will be. `deadline` is the one time at which something must happen
-    to it: the end of its start, drain or stop timeout, or of its back-off. `ending` is why it is being stopped,
-    `reason` why its last run ended. `wanted_at` is since when it has been wanted, `insists` that an operator asked for
-    it, `idle_since` since when it has been ready with nobody using it, and `drain_before` that leases asked before then
-    are still granted while it drains.
+    `model` is the preset's name, `name` its own. `terms` are the preset it was launched with, or will be. `deadline` is
+    when its state must end: its start, drain or stop timeout, its back-off, or its idle_timeout. `alive_by` is when it
+    must have given a sign of life, and `probe_at` when it is asked for one. `ending` is why it is being stopped,
+    `reason` why its last run ended. `drain_before`: leases asked before then are still granted while it drains.
+    `needs_room` asks for an eviction before the next start, because the last one ran out of memory; `made_room` says
+    that this was done already. `used` is what it alone was seen to use, `used_shared` its part of what it shares.
+    `free_since` is when its last lease ended.
     """
 
     name: str
+    model: str
     terms: Preset | WebTier
     state: State = State.STOPPED
     since: float = 0.0
-    wanted: bool = False
-    wanted_at: float = 0.0
-    insists: bool = False
     launch: int | None = None
     pid: int | None = None
     deadline: float | None = None
+    alive_by: float | None = None
     probe_at: float | None = None
     probe_delay: float = 0.0
-    idle_since: float | None = None
     draining: bool = False
     drain_before: float = 0.0
     ending: EndReason | None = None
     reason: EndReason | None = None
     failures: tuple[float, ...] = ()
     out_of_memory: bool = False
+    needs_room: bool = False
+    made_room: bool = False
+    ailment: str | None = None
     was_ready: bool = False
     ever_ready: bool = False
     restarts: int = 0
     served: int = 0
+    served_this_run: int = 0
     message: str | None = None
     progress: float | None = None
     leases: set[int] = field(default_factory=set)
+    used: Bytes = field(default_factory=dict)
+    used_shared: Bytes = field(default_factory=dict)
+    measured_at: float | None = None
+    free_since: float | None = None
 
     @property
     def has_process(self) -> bool:
@@ -95,18 +106,97 @@ class Instance:
         return self.state in HAS_PROCESS
 
     @property
+    def occupies(self) -> bool:
+        """True while it has a process, or is about to be given one again: it takes its room."""
+        return self.has_process or self.state is State.BACKOFF
+
+    @property
+    def leaving(self) -> bool:
+        """True for what will be stopped soon; if it is to come back then, it is one claimant among others."""
+        stopping = self.state is State.STOPPING and self.ending is not None and self.ending.intended
+        return stopping or self.draining
+
+    @property
+    def serves(self) -> bool:
+        """True while it takes any lease."""
+        return self.state is State.READY and not self.draining
+
+    @property
     def next_deadline(self) -> float | None:
-        """The earlier of its deadline and its next readiness probe."""
-        times = [at for at in (self.deadline, self.probe_at) if at is not None]
+        """The earliest time at which something is due for it."""
+        times = [at for at in (self.deadline, self.probe_at, self.alive_by) if at is not None]
         return min(times, default=None)
+
+
+# The first of these that any replica is in is the model's.
+_FOREMOST = (State.READY, State.STARTING, State.BACKOFF, State.STOPPING, State.FAILED, State.STOPPED)
 
 
 @dataclass
 class Model:
-    """A preset with what runs of it and who waits for it, oldest first."""
+    """A preset with its replicas and those who wait for it, oldest first. Never without a replica.
+
+    `need` is what was learned of its memory. `wanted_at` is since when it has been wanted, `insists` that an operator
+    asked for it, `idle_since` since when it has been ready with nobody using it, and `told` what was last announced of
+    its queue.
+    """
 
     preset: Preset
-    instance: Instance
+    replicas: list[Instance]
+    need: Need = UNKNOWN
+    wanted: bool = False
+    wanted_at: float = 0.0
+    insists: bool = False
+    idle_since: float | None = None
     waiting: deque[Lease] = field(default_factory=deque)
     asks: list[Ask] = field(default_factory=list)
     removed: bool = False
+    told: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The preset's."""
+        return self.preset.name
+
+    @property
+    def state(self) -> State:
+        """How far it is: that of its foremost replica."""
+        states = {replica.state for replica in self.replicas}
+        return next(state for state in _FOREMOST if state in states)
+
+    @property
+    def occupying(self) -> list[Instance]:
+        """The replicas that take room."""
+        return [replica for replica in self.replicas if replica.occupies]
+
+    @property
+    def has_process(self) -> bool:
+        """True while any replica has a process."""
+        return any(replica.has_process for replica in self.replicas)
+
+    @property
+    def in_flight(self) -> int:
+        """Leases granted and not given back."""
+        return sum(len(replica.leases) for replica in self.replicas)
+
+    @property
+    def last_reason(self) -> EndReason | None:
+        """Why the last run of any replica ended; that of a failed one before others."""
+        failed = [replica for replica in self.replicas if replica.state is State.FAILED] or self.replicas
+        reasons = [replica.reason for replica in failed if replica.reason is not None]
+        return max(reasons, key=lambda reason: reason.at, default=None)
+
+    def unwant(self) -> None:
+        """Nobody wants it any more, unless somebody waits."""
+        self.wanted = self.insists = False
+
+
+def replica(preset: Preset, number: int, now: float) -> Instance:
+    """A replica that was never started; the first has the model's name, others NAME#2, NAME#3, …"""
+    name = preset.name if number == 1 else f"{preset.name}#{number}"
+    return Instance(name, preset.name, preset, since=now)
+
+
+def new_model(preset: Preset, need: Need, now: float) -> Model:
+    """A model of which nothing runs."""
+    return Model(preset, [replica(preset, number + 1, now) for number in range(preset.replicas)], need)

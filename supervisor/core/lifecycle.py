@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import count
 
 from supervisor.core.commands import Announce, Command, Kill, Probe, Spawn, Terminate
-from supervisor.core.events import Notified
-from supervisor.core.fleet_state import WEB, Instance, WebTier
+from supervisor.core.events import Notified, Probed
+from supervisor.core.fleet_state import WEB, Instance, Model, WebTier
 from supervisor.core.preset import HttpReady, Preset
 from supervisor.core.quantities import format_duration
 from supervisor.core.reasons import EndReason, Kind
@@ -20,6 +20,7 @@ from supervisor.core.states import State, Trigger, next_state
 FIRST_PROBE_DELAY = 0.05
 MAX_PROBE_DELAY = 1.0
 KILL_AGAIN = 5.0
+LONGEST_CHECK_INTERVAL = 30.0
 
 
 class Lifecycle:
@@ -37,13 +38,13 @@ class Lifecycle:
         self._move(instance, Trigger.START, now)
         instance.launch = next(self._numbers)
         self.launches[instance.launch] = instance
-        instance.was_ready = instance.out_of_memory = instance.draining = False
-        instance.idle_since = None
-        instance.ending = instance.pid = instance.message = instance.progress = None
+        instance.was_ready = instance.out_of_memory = instance.draining = instance.needs_room = False
+        instance.ending = instance.pid = instance.message = instance.progress = instance.ailment = None
+        instance.served_this_run = 0
         timeout = instance.terms.start_timeout
         instance.deadline = None if timeout is None else now + timeout
         preset = instance.terms if isinstance(instance.terms, Preset) else None
-        self.commands.append(Spawn(instance.name, instance.launch, preset))
+        self.commands.append(Spawn(instance.name, instance.model, instance.launch, preset))
         self._announce(instance, "starting", before)
 
     def spawned(self, instance: Instance, pid: int, now: float) -> None:
@@ -56,6 +57,10 @@ class Lifecycle:
     def notified(self, instance: Instance, message: Notified, now: float) -> None:
         """What the server says of itself."""
         instance.out_of_memory |= message.out_of_memory
+        if message.alive and instance.alive_by is not None and not self._probed(instance):
+            instance.alive_by = now + self._watchdog(instance)
+        if message.stuck and instance.state is State.READY:
+            self._watchdog_bites(instance, now)
         if message.status is not None:
             instance.message = message.status
         if message.progress is not None and instance.state is State.STARTING:
@@ -63,8 +68,9 @@ class Lifecycle:
             self.commands.append(
                 Announce(
                     "progress",
-                    instance.name,
+                    instance.model,
                     f"{instance.name}: loading, {message.progress:.0%}",
+                    instance.name,
                     state=instance.state,
                     progress=message.progress,
                 )
@@ -73,21 +79,39 @@ class Lifecycle:
             self._ready(instance, now)
 
     def probe_due(self, instance: Instance) -> None:
-        """Send the next readiness probe; `probed` brings its answer."""
+        """Send the next probe, of readiness or of health; `probed` brings its answer."""
         instance.probe_at = None
         ready = instance.terms.ready if isinstance(instance.terms, Preset) else None
         assert instance.launch is not None
         self.commands.append(Probe(instance.launch, ready.http if isinstance(ready, HttpReady) else None))
 
-    def probed(self, instance: Instance, healthy: bool, now: float) -> None:
-        """A readiness probe was answered: ready, or asked again a little later."""
-        if instance.state is not State.STARTING:
-            return
-        if healthy:
-            self._ready(instance, now)
-        else:
-            instance.probe_delay = min(2 * instance.probe_delay, MAX_PROBE_DELAY)
-            instance.probe_at = now + instance.probe_delay
+    def probed(self, instance: Instance, answer: Probed, now: float) -> None:
+        """A probe was answered: ready, or alive, or asked again a little later."""
+        if instance.state is State.STARTING:
+            if answer.healthy:
+                self._ready(instance, now)
+            else:
+                instance.probe_delay = min(2 * instance.probe_delay, MAX_PROBE_DELAY)
+                instance.probe_at = now + instance.probe_delay
+        elif instance.state is State.READY and instance.alive_by is not None:
+            watchdog = self._watchdog(instance)
+            instance.ailment = answer.ailment
+            if answer.healthy:
+                instance.alive_by = now + watchdog
+            longest = LONGEST_CHECK_INTERVAL if answer.healthy else MAX_PROBE_DELAY
+            instance.probe_at = now + min(watchdog / 2, longest)
+
+    def check_in(self, instance: Instance, now: float) -> None:
+        """The watchdog starts, as its preset has one, goes on as it is, or ends."""
+        watched = instance.state is State.READY and self._watchdog(instance)
+        if not watched:
+            instance.alive_by = None
+            if instance.state is State.READY:
+                instance.probe_at = None
+        elif instance.alive_by is None:
+            instance.alive_by = now + watched
+            if self._probed(instance):
+                instance.probe_at = now + min(watched / 2, LONGEST_CHECK_INTERVAL)
 
     def stop(self, instance: Instance, why: EndReason, now: float, patience: float | None) -> None:
         """End the run because of `why`; running requests get `patience` seconds (None: all the time they need)."""
@@ -104,7 +128,7 @@ class Lifecycle:
             if not instance.draining:
                 requests = f"{len(instance.leases)} running request{'s'[: len(instance.leases) != 1]}"
                 self._announce(instance, f"draining: {why.text}; waiting for {requests}", instance.state)
-            instance.draining, instance.drain_before, instance.idle_since = True, 0.0, None
+            instance.draining, instance.drain_before = True, 0.0
             if patience is not None:
                 limit = now + patience
                 instance.deadline = limit if instance.deadline is None else min(instance.deadline, limit)
@@ -132,17 +156,18 @@ class Lifecycle:
         instance.draining, instance.ending, instance.deadline = False, None, None
         self._announce(instance, "keeps running: the room is not needed any more", instance.state)
 
-    def rest_or_work(self, instance: Instance, now: float) -> None:
-        """A ready instance that nobody uses may be unloaded after its idle_timeout; one in use may not."""
-        if instance.state is not State.READY or instance.draining or isinstance(instance.terms, WebTier):
-            return
-        if instance.leases:
-            instance.idle_since = instance.deadline = None
-            return
-        if instance.idle_since is None:
-            instance.idle_since = now
-        timeout = None if instance.terms.pinned else instance.terms.idle_timeout
-        instance.deadline = None if timeout is None else instance.idle_since + timeout
+    def rest_or_work(self, model: Model, now: float) -> None:
+        """A model that nobody uses may be unloaded after its idle_timeout; one in use may not."""
+        serving = [replica for replica in model.replicas if replica.serves]
+        if not serving or model.in_flight:
+            model.idle_since = None
+        elif model.idle_since is None:
+            model.idle_since = now
+        for replica in serving:
+            assert isinstance(replica.terms, Preset)
+            timeout = None if replica.terms.pinned else replica.terms.idle_timeout
+            idle = model.idle_since is not None and timeout is not None
+            replica.deadline = (model.idle_since or 0.0) + (timeout or 0.0) if idle else None
 
     def deadline_passed(self, instance: Instance, now: float) -> None:
         """Act on the deadline of the state the instance is in."""
@@ -154,7 +179,6 @@ class Lifecycle:
         elif instance.state is State.READY:
             if not instance.draining:
                 instance.ending = EndReason(Kind.IDLE)
-                instance.wanted = instance.insists = False
             self._terminate(instance, now)
         elif instance.state is State.STOPPING:
             self._announce(instance, "still running after SIGTERM, sending SIGKILL", instance.state)
@@ -163,18 +187,40 @@ class Lifecycle:
             instance.restarts += 1
             self.start(instance, now)
 
-    def ended(self, instance: Instance, seen: EndReason, now: float) -> EndReason:
-        """The process is gone: find the reason, then what follows by the restart policy. Returns the reason."""
+    def not_alive(self, instance: Instance, now: float) -> None:
+        """The watchdog's time is over without a sign of life, or with none but bad ones."""
+        instance.alive_by = None
+        if instance.state is State.READY:
+            self._watchdog_bites(instance, now)
+
+    def _watchdog_bites(self, instance: Instance, now: float) -> None:
+        limit = format_duration(getattr(instance.terms, "watchdog", None))
+        if instance.ailment is not None:
+            why = EndReason(Kind.UNHEALTHY, detail=f"{instance.ailment} for {limit}")
+        else:
+            why = EndReason(Kind.WATCHDOG, detail=limit)
+        self.abort(instance, instance.ending or why, now)
+
+    def ended(self, instance: Instance, seen: EndReason, now: float, *, more_room: bool = False) -> EndReason:
+        """The process is gone: find the reason, then what follows by the restart policy. Returns the reason.
+
+        A load that died of memory is tried once more after an eviction, if there is `more_room` to be made.
+        """
         before = instance.state
         reason = self._reason(instance, seen, now)
         follows = verdict(instance.terms.restart, instance.failures, reason, now)
         if isinstance(instance.terms, WebTier) and not instance.ever_ready and not reason.intended:
             follows = replace(follows, trigger=Trigger.GIVE_UP)
+        if reason.kind is Kind.OUT_OF_MEMORY and reason.before_ready:
+            again = more_room and not instance.made_room
+            follows = replace(follows, trigger=Trigger.ENDED if again else Trigger.GIVE_UP)
+            instance.needs_room = instance.made_room = again
         assert instance.launch is not None
         del self.launches[instance.launch]
         instance.launch = instance.pid = instance.ending = instance.message = instance.progress = None
-        instance.probe_at = None
+        instance.probe_at = instance.alive_by = instance.measured_at = None
         instance.draining = False
+        instance.used, instance.used_shared = {}, {}
         instance.leases.clear()
         instance.reason = reason
         instance.failures = follows.failures
@@ -186,6 +232,7 @@ class Lifecycle:
     def reset(self, instance: Instance, now: float) -> None:
         """Forgive past failures."""
         instance.failures = ()
+        instance.needs_room = instance.made_room = False
         if instance.state is State.FAILED:
             self._move(instance, Trigger.RESET, now)
             self._announce(instance, "failure reset", State.FAILED)
@@ -194,13 +241,15 @@ class Lifecycle:
         took = now - instance.since
         self._move(instance, Trigger.READY, now)
         instance.was_ready = instance.ever_ready = True
+        instance.made_room = False
         instance.deadline = instance.probe_at = instance.progress = None
+        self.check_in(instance, now)
         self._announce(instance, f"ready after {took:.1f} s", State.STARTING)
 
     def _terminate(self, instance: Instance, now: float) -> None:
         before = instance.state
         self._move(instance, Trigger.STOP, now)
-        instance.probe_at = None
+        instance.probe_at = instance.alive_by = None
         instance.draining = False
         instance.deadline = now + instance.terms.stop_timeout
         assert instance.launch is not None and instance.ending is not None
@@ -220,6 +269,11 @@ class Lifecycle:
         return isinstance(instance.terms, Preset) and instance.terms.ready != "notify"
 
     @staticmethod
+    def _watchdog(instance: Instance) -> float:
+        """Seconds; 0 for none."""
+        return getattr(instance.terms, "watchdog", None) or 0.0
+
+    @staticmethod
     def _reason(instance: Instance, seen: EndReason, now: float) -> EndReason:
         """What was intended, where the end was; else what was seen."""
         if instance.ending is not None:
@@ -236,6 +290,8 @@ class Lifecycle:
                 limit = instance.terms.restart.limit
                 turn = "" if instance.name == WEB else f" (failure {len(follows.failures)}, limit {limit})"
                 return f"{reason.text}; starting again {when}{turn}"
+            case Trigger.ENDED if instance.needs_room:
+                return f"{reason.text}; another model is evicted, then it is tried once more"
             case Trigger.GIVE_UP:
                 return f"failed: {reason.text}"
             case _:
@@ -245,8 +301,9 @@ class Lifecycle:
         self.commands.append(
             Announce(
                 "state",
-                instance.name,
+                instance.model,
                 f"{instance.name}: {text}",
+                instance.name,
                 before=before,
                 state=instance.state,
                 reason=instance.reason if not instance.has_process else instance.ending,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from supervisor.core import refusals
 from supervisor.core.commands import Answer, Command, Reject
 from supervisor.core.events import Asked, Goal
-from supervisor.core.fleet_state import Ask, Instance, Model
+from supervisor.core.fleet_state import Ask, Model
 from supervisor.core.lifecycle import Lifecycle
 from supervisor.core.reasons import EndReason, Kind
 from supervisor.core.refusals import Refusal
@@ -38,17 +38,23 @@ class Operators:
         if asked.wait and asked.goal is not Goal.RESET:
             model.asks.append(Ask(asked.ask, asked.goal))
         else:
-            self._commands.append(Answer(asked.ask, model.preset.name))
+            self._commands.append(Answer(asked.ask, model.name))
 
-    def load(self, instance: Instance, now: float, *, insists: bool) -> None:
-        """Want an instance. That forgives past failures and does not wait for a back-off."""
-        self._lifecycle.reset(instance, now)
-        if not instance.wanted:
-            instance.wanted_at = now
-        instance.wanted = True
-        instance.insists |= insists
-        if instance.state is State.BACKOFF:
-            self._lifecycle.start(instance, now)
+    def load(self, model: Model, now: float, *, insists: bool) -> None:
+        """Want a model. That forgives past failures and does not wait for a back-off."""
+        if not model.wanted:
+            model.wanted_at = now
+        model.wanted = True
+        model.insists |= insists
+        for replica in model.replicas:
+            self._lifecycle.reset(replica, now)
+            if replica.state is State.BACKOFF:
+                self._lifecycle.start(replica, now)
+
+    def stop(self, model: Model, why: EndReason, now: float, patience: float | None) -> None:
+        """End every replica; running requests get `patience` seconds (None: all the time they need)."""
+        for replica in model.replicas:
+            self._lifecycle.stop(replica, why, now, patience)
 
     def answer(self, model: Model) -> None:
         """Tell those whose wish is fulfilled, or can't be any more."""
@@ -67,26 +73,27 @@ class Operators:
         model.asks.clear()
 
     def _act(self, goal: Goal, model: Model, now: float) -> None:
-        instance, patience = model.instance, model.preset.stop_timeout
+        patience = model.preset.stop_timeout
         match goal:
             case Goal.LOAD:
-                self.load(instance, now, insists=True)
+                self.load(model, now, insists=True)
             case Goal.UNLOAD:
-                instance.wanted = instance.insists = False
-                self._scheduler.refuse_waiting(model, refusals.unloaded(model.preset.name))
-                self._lifecycle.stop(instance, REQUESTED, now, patience)
+                model.unwant()
+                self._scheduler.refuse_waiting(model, refusals.unloaded(model.name))
+                self.stop(model, REQUESTED, now, patience)
             case Goal.RESTART:
-                self._lifecycle.stop(instance, REQUESTED, now, patience)
-                self.load(instance, now, insists=True)
+                self.stop(model, REQUESTED, now, patience)
+                self.load(model, now, insists=True)
             case Goal.RESET:
-                self._lifecycle.reset(instance, now)
+                for replica in model.replicas:
+                    self._lifecycle.reset(replica, now)
 
 
 def _refusal(asked: Asked, model: Model, stopping: bool) -> Refusal | None:
     if stopping:
         return refusals.STOPPING
-    running = model.instance.has_process or model.instance.state is State.BACKOFF
-    if asked.strict and asked.goal is Goal.LOAD and running and model.instance.wanted:
+    running = bool(model.occupying)
+    if asked.strict and asked.goal is Goal.LOAD and running and model.wanted:
         return refusals.ALREADY_RUNNING
     if asked.strict and asked.goal is Goal.UNLOAD and not running:
         return refusals.NOT_RUNNING
@@ -95,13 +102,13 @@ def _refusal(asked: Asked, model: Model, stopping: bool) -> Refusal | None:
 
 def _outcome(ask: Ask, model: Model) -> Answer | Reject | None:
     """1. reached 2. can't be reached any more 3. not yet."""
-    instance, name = model.instance, model.preset.name
-    at_rest = instance.state in (State.STOPPED, State.FAILED)
-    loaded = instance.state is State.READY and not instance.draining
+    name = model.name
+    at_rest = not model.occupying
+    loaded = any(replica.serves for replica in model.replicas)
     if at_rest if ask.goal is Goal.UNLOAD else loaded:  # 1
         return Answer(ask.id, name)
-    if at_rest and not instance.wanted:  # 2
-        failed, reason = instance.state is State.FAILED, instance.reason
+    if at_rest and not model.wanted:  # 2
+        failed, reason = model.state is State.FAILED, model.last_reason
         why = refusals.load_failed(name, reason) if failed and reason else refusals.unloaded(name)
         return Reject(ask.id, why)
     return None  # 3

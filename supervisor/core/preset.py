@@ -9,8 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
+from supervisor.core import spelling
 from supervisor.core.fields import (
     Argument,
     Device,
@@ -31,7 +32,7 @@ from supervisor.core.fields import (
 from supervisor.core.quantities import format_duration, shown
 
 # Keys and backends that are read and validated but change nothing in this version.
-UNACTED: frozenset[str] = frozenset({"replicas", "memory", "watchdog", "request"})
+UNACTED: frozenset[str] = frozenset({"request"})
 UNACTED_BACKENDS: frozenset[str] = frozenset({"llama-server"})
 
 # Keys that mean something to llama.cpp backends only, and to `command` backends only.
@@ -48,6 +49,7 @@ class HttpReady(Strict):
     """Ready once GET `http` (a path, perhaps with a query) answers 200."""
 
     http: Text = "/health"
+    """The path that answers 200 once it is ready."""
 
     @field_validator("http")
     @classmethod
@@ -82,10 +84,15 @@ class Restart(Strict):
     """
 
     policy: Literal["on-failure", "always", "no"] = "on-failure"
+    """Whether a model server that ended by itself is started again: after failures, always, or never."""
     delay: Duration = 1.0
+    """How long after a failure; doubled each time."""
     max_delay: Duration = 60.0
+    """The longest that `delay` grows to."""
     limit: Whole = Field(5, ge=0)
+    """More failures than this within `within` make the model failed."""
     within: Duration = Field(600.0, gt=0)
+    """The time in which failures are counted."""
 
     @field_validator("max_delay")
     @classmethod
@@ -103,7 +110,9 @@ class Rewrite(Strict):
     """Changes to the JSON body of each request: keys to set, and keys to remove."""
 
     set: Annotated[Mapping[Text, Json], Dictionary] = Field(default_factory=dict)
+    """Keys and the values that they get, in each request."""
     remove: Annotated[tuple[Filled, ...], Sequence] = ()
+    """Keys that are taken out of each request."""
 
 
 class Preset(Strict):
@@ -117,31 +126,58 @@ class Preset(Strict):
 
     name: Name
     description: Text | None = None
+    """Shown in lists."""
     aliases: Annotated[tuple[Name, ...], Sequence] = ()
+    """Other names for the model, each used once among all models."""
     backend: Backend = "llama-cpp-python"
+    """What serves it: llama-cpp-python, llama-server, or a command of your own."""
     model: Filled | None = None
+    """The GGUF file; relative paths count from the file of presets."""
     mmproj: Filled | None = None
+    """The GGUF file of a vision model's projector."""
     context: Whole | None = Field(None, ge=0)
+    """Tokens of prompt and answer together; 0 is what the model was trained for."""
     gpu_layers: Whole | None = Field(None, ge=-1)
+    """Layers on the GPU; -1 is all of them."""
     parallel: Whole | None = Field(None, ge=1)
+    """Requests that the model server computes at once."""
     threads: Whole | None = Field(None, ge=1)
+    """Threads that compute."""
     embedding: Flag = False
+    """Whether it serves /v1/embeddings."""
     options: Annotated[Mapping[Filled, Json], Dictionary] = Field(default_factory=dict)
+    """More settings of the backend, by the backend's own names."""
     env: Annotated[Mapping[Variable, Argument], Dictionary] = Field(default_factory=dict)
+    """Environment variables of the model server."""
     command: Annotated[tuple[Argument, ...], Sequence] = ()
-    ready: Annotated[Ready, BeforeValidator(_readiness)] = None  # type: ignore[assignment]  # the rule below fills it
+    """For backend command: program and arguments; {port} or {socket} in it, or in env, says where to listen."""
+    # None until the rule below fills it in.
+    ready: Annotated[Ready, BeforeValidator(_readiness), WithJsonSchema(spelling.READY)] = None  # type: ignore[assignment]
+    """For backend command: when it is ready; it says so itself, takes connections, or answers a path with 200."""
     autostart: Flag = False
+    """Load it at start, and after a reload."""
     pinned: Flag = False
+    """Never unload it for another model, nor for being idle."""
     replicas: Whole = Field(1, ge=1, le=64)
+    """How many processes serve it."""
     max_concurrency: Whole | None = Field(None, ge=1)
+    """Requests that are forwarded to one replica at once; more wait."""
     memory: Annotated[Mapping[Device, Size], Dictionary] | None = None
+    """What one replica needs of each device; else it is estimated, and then measured."""
     start_timeout: DurationOrNever = 300.0
+    """Not ready after this long, it is ended, which counts as a failure."""
     stop_timeout: Duration = 10.0
+    """How long running requests may go on, and then how long SIGTERM gets before SIGKILL."""
     idle_timeout: DurationOrNever = None
+    """Unloaded when unused for this long."""
     min_residency: Duration = 0.0
+    """Not unloaded for another model before it has been ready for this long."""
     restart: Annotated[Restart, Dictionary] = Restart()
+    """What happens after it ended by itself."""
     watchdog: DurationOrNever = None
+    """Killed and started again when it has not answered for this long."""
     request: Annotated[Rewrite, Dictionary] | None = None
+    """Changes to the body of each request."""
 
     @property
     def lease_limit(self) -> int:

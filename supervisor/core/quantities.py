@@ -124,6 +124,16 @@ def format_size(size_in_bytes: int) -> str:
     return f"{size_in_bytes}B"
 
 
+def readable_size(size_in_bytes: int) -> str:
+    """For people: two or three digits and a unit, such as "5.6 GiB" or "312 MiB"; rounded."""
+    amount, unit = float(size_in_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if round(amount) < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.1f} {unit}" if amount < 10 and unit != "B" else f"{amount:.0f} {unit}"
+
+
 def _duration(value: object, examples: str) -> float:
     if isinstance(value, float) and 0 <= value <= MAX_DURATION:
         return abs(value)

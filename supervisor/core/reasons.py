@@ -36,7 +36,8 @@ INTENDED = frozenset({Kind.REQUESTED, Kind.EVICTED, Kind.IDLE, Kind.PRESET_CHANG
 @dataclass(frozen=True)
 class EndReason:
     """Why a run ended. `code` is an exit code, `signal` a signal number, `detail` what only this end knows:
-    the model an eviction made room for, the error of a program that can't be started, a timeout's length. `passing`
+    the model an eviction made room for, the error of a program that can't be started, a timeout's length, what was
+    wrong with its health. `passing`
     is what kept it from being started, such as a lack of memory."""
 
     kind: Kind
@@ -93,9 +94,9 @@ class EndReason:
             case Kind.START_TIMEOUT:
                 return f"not ready within {self.detail}"
             case Kind.WATCHDOG:
-                return "killed by the watchdog: no sign of life"
+                return f"killed by the watchdog: no sign of life for {self.detail}"
             case Kind.UNHEALTHY:
-                return "failed its health check"
+                return f"killed by the watchdog: {self.detail}"
             case Kind.CANNOT_START:
                 return str(self.detail)
             case Kind.PRESET_CHANGED:

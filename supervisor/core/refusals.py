@@ -5,8 +5,11 @@ The wordings of llama-server's router are kept where it has one (its clients mat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from supervisor.core.need import Bytes, Need, in_words, total
+from supervisor.core.policy import Policy
 from supervisor.core.reasons import EndReason
 
 INVALID = "invalid_request_error"
@@ -73,10 +76,33 @@ def queue_full(limit: int) -> Refusal:
     return Refusal(429, "rate_limit_error", f"{limit} requests wait already (queue_limit)", retry_after=1.0)
 
 
-def never_fits(name: str, limit: int, holders: tuple[str, ...]) -> Refusal:
-    """Nothing can ever be stopped to make room for the model."""
-    held = f"max_models is {limit}, and pinned models hold them all: {', '.join(holders)}"
-    return Refusal(503, SERVER, f"model '{name}' cannot be loaded: {held}")
+def too_large(name: str, needed: Need, budget: Bytes) -> Refusal:
+    """The model needs more than there is, whatever else is stopped."""
+    fix = "declare memory: in its preset if it needs less, or give it a smaller context"
+    why = f"it needs {_needed(needed)}, and memory allows {in_words(_of_same(budget, needed))}; {fix}"
+    return Refusal(503, SERVER, f"model '{name}' cannot be loaded: {why}")
+
+
+def never_fits(name: str, needed: Need, policy: Policy, held: Mapping[str, Bytes]) -> Refusal:
+    """Nothing can ever be stopped to make room for the model: pinned ones hold what it needs."""
+    names = ", ".join(sorted(held)) or "none"
+    if policy.max_models and len(held) >= policy.max_models:
+        why = f"max_models is {policy.max_models}, and pinned models hold them all: {names}"
+    else:
+        taken = in_words(_of_same(total(held.values()), needed))
+        allowed = in_words(_of_same(policy.budget, needed))
+        why = f"it needs {_needed(needed)}; memory allows {allowed}, of which pinned models hold {taken}: {names}"
+    return Refusal(503, SERVER, f"model '{name}' cannot be loaded: {why}")
+
+
+def _needed(needed: Need) -> str:
+    parts = f": {needed.parts}" if needed.parts else ""
+    return f"{in_words(needed.total(1))} ({needed.source}{parts})"
+
+
+def _of_same(amount: Bytes, needed: Need) -> dict[str, int]:
+    """The amount on those devices that the need is about."""
+    return {device: amount.get(device, 0) for device in needed.total(1)}
 
 
 def _why(reason: EndReason) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from supervisor.core.preset import Preset
 
-# What a model server is started with. A change of any other key (a description, an alias, a restart policy) applies to
-# the running server.
+# What a model server is started with; it is told the watchdog's time. A change of any other key (a description, an
+# alias, a restart policy) applies to the running server.
 LAUNCH_KEYS = frozenset(
     {"backend", "model", "mmproj", "context", "gpu_layers", "parallel", "threads", "embedding", "options", "env"}
-    | {"command", "ready"}
+    | {"command", "ready", "watchdog"}
 )
 
 

@@ -32,15 +32,14 @@ class Scheduler:
     def ask(self, model: Model, asked: LeaseAsked, now: float, queue_limit: int) -> None:
         """Queue a lease, or refuse it at once: 1. the model has failed 2. it is not loaded and must not be 3. the queue
         is full, unless the lease can be granted right now."""
-        instance = model.instance
-        if instance.state is State.FAILED:  # 1
-            self.refuse_ask(asked.lease, refusals.failed(model.preset.name, instance.reason))
+        if model.state is State.FAILED:  # 1
+            self.refuse_ask(asked.lease, refusals.failed(model.name, model.last_reason))
             return
-        if not instance.wanted and not asked.autoload:  # 2
+        if not model.wanted and not asked.autoload:  # 2
             self.refuse_ask(asked.lease, refusals.NOT_LOADED)
             return
-        lease = Lease(asked.lease, model.preset.name, now, timeout=asked.timeout)
-        at_once = not model.waiting and self._has_room(instance, lease)
+        lease = Lease(asked.lease, model.name, now, who=asked.who, timeout=asked.timeout)
+        at_once = not model.waiting and bool(self._with_room(model, lease))
         if self.waiting >= queue_limit and not at_once:  # 3
             self.refuse_ask(asked.lease, refusals.queue_full(queue_limit))
             return
@@ -57,15 +56,15 @@ class Scheduler:
         self.commands.append(Refuse(lease, refusal))
 
     def grant_waiting(self, model: Model, now: float) -> None:
-        """Hand out what room the model's instance has, oldest waiter first."""
-        instance = model.instance
+        """Hand out what room the replicas have, oldest waiter first, to the least busy replica."""
         passed_over: deque[Lease] = deque()
-        while model.waiting and self._has_room(instance, model.waiting[0]):
+        while model.waiting and (replicas := self._with_room(model, model.waiting[0])):
             lease = model.waiting.popleft()
-            if lease.avoid == instance.launch and now < lease.avoid_until:
-                passed_over.append(lease)
+            usable = [each for each in replicas if lease.avoid != each.launch or now >= lease.avoid_until]
+            if usable:
+                self._grant(lease, min(usable, key=lambda each: len(each.leases)))
             else:
-                self._grant(lease, instance)
+                passed_over.append(lease)
         passed_over.extend(model.waiting)
         model.waiting = passed_over
 
@@ -104,9 +103,16 @@ class Scheduler:
         """When `expire` has something to do."""
         return _earliest(_due(lease) for lease in self._timed.values())
 
-    def _has_room(self, instance: Instance, lease: Lease) -> bool:
-        takes = not instance.draining or lease.asked_at < instance.drain_before
-        return instance.state is State.READY and takes and len(instance.leases) < _limit(instance)
+    @staticmethod
+    def _with_room(model: Model, lease: Lease) -> list[Instance]:
+        """The replicas that could take the lease."""
+        return [
+            replica
+            for replica in model.replicas
+            if replica.state is State.READY
+            and (not replica.draining or lease.asked_at < replica.drain_before)
+            and len(replica.leases) < lease_limit(replica)
+        ]
 
     def _grant(self, lease: Lease, instance: Instance) -> None:
         assert instance.launch is not None
@@ -122,7 +128,8 @@ class Scheduler:
         self._timed.pop(lease.id, None)
 
 
-def _limit(instance: Instance) -> int:
+def lease_limit(instance: Instance) -> int:
+    """How many leases it grants at once."""
     return getattr(instance.terms, "lease_limit", 0)
 
 

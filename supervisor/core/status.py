@@ -6,41 +6,83 @@ from typing import Any
 
 from supervisor.core.fleet import Fleet
 from supervisor.core.fleet_state import Instance, Model
+from supervisor.core.need import known, total
+from supervisor.core.placement import memory_of
+from supervisor.core.queue import oldest_waiters, why_waiting
 from supervisor.core.reasons import EndReason
 from supervisor.core.states import State
 
 Picture = dict[str, Any]
 
+MOST_SHOWN = 200
+
 
 def fleet_status(fleet: Fleet, offset: float) -> Picture:
-    """`state`, `counts` by state, `web` and `models` by name. The shell adds what it alone knows."""
-    models = [model_status(model, offset) for _, model in sorted(fleet.models.items())]
+    """`state`, `counts` by state, `memory`, `queue`, `web` and `models` by name. The shell adds what it alone knows."""
+    models = [model_status(fleet, model, offset) for _, model in sorted(fleet.models.items())]
     counts = {state.value: 0 for state in State}
     for model in models:
         counts[model["state"]] += 1
+    planned = total(memory_of(model, len(model.occupying)) for model in fleet.models.values())
     return {
         "state": _supervisor_state(fleet),
         "counts": counts,
+        "max_models": fleet.policy.max_models,
+        "memory": {"budget": dict(fleet.policy.budget), "planned": planned},
+        "queue": queue_status(fleet, offset),
         "web": instance_status(fleet.web, offset),
         "models": models,
     }
 
 
-def model_status(model: Model, offset: float) -> Picture:
-    """One model with its instance."""
-    preset = model.preset
+def model_status(fleet: Fleet, model: Model, offset: float) -> Picture:
+    """One model; with several replicas, `pid` and `launch` are those of the first that runs, the numbers their sum."""
+    preset, replicas = model.preset, [instance_status(each, offset) for each in model.replicas]
+    foremost = next(each for each in replicas if each["state"] == model.state.value)
     return {
         "aliases": list(preset.aliases),
         "description": preset.description,
         "backend": preset.backend,
         "removed": model.removed,
         "waiting": len(model.waiting),
-        **instance_status(model.instance, offset),
+        "waiting_since": model.waiting[0].asked_at + offset if model.waiting else None,
+        "waiting_for": why_waiting(model, fleet.models, fleet.loading.chosen) if model.waiting else None,
+        **foremost,
+        "name": preset.name,
+        "draining": any(each.draining for each in model.replicas) and not any(each.serves for each in model.replicas),
+        "reason": reason_status(model.last_reason, offset),
+        **{key: sum(each[key] for each in replicas) for key in ("in_flight", "served", "restarts")},
+        "memory": _memory(model),
+        "replicas": replicas,
     }
 
 
+def _memory(model: Model) -> Picture:
+    """`need` in bytes by device of all replicas that the preset asks for, and of what runs as it was last measured."""
+    needed = known(model.preset.memory, model.need)
+    used = [amount for each in model.replicas for amount in (each.used, each.used_shared)]
+    return {
+        "need": needed.total(model.preset.replicas),
+        "source": needed.source,
+        "parts": needed.parts,
+        "used": total(used),
+    }
+
+
+def queue_status(fleet: Fleet, offset: float) -> list[Picture]:
+    """Those who have waited longest, oldest first."""
+    why: dict[str, str] = {}
+    pictures = []
+    for lease in oldest_waiters(fleet.models.values(), MOST_SHOWN):
+        if lease.model not in why:
+            why[lease.model] = why_waiting(fleet.models[lease.model], fleet.models, fleet.loading.chosen)
+        since = lease.asked_at + offset
+        pictures.append({"model": lease.model, "who": lease.who, "since": since, "why": why[lease.model]})
+    return pictures
+
+
 def instance_status(instance: Instance, offset: float) -> Picture:
-    """One instance: a model's or the web tier's."""
+    """One replica of a model, or the web tier."""
     backing_off = instance.state is State.BACKOFF and instance.deadline is not None
     return {
         "name": instance.name,
@@ -75,7 +117,7 @@ def reason_status(reason: EndReason | None, offset: float) -> Picture | None:
 
 def status_line(fleet: Fleet) -> str:
     """What `systemctl status` shows, such as "3 ready, 1 loading, 0 failed"."""
-    states = [model.instance.state for model in fleet.models.values()]
+    states = [model.state for model in fleet.models.values()]
     ready, failed = states.count(State.READY), states.count(State.FAILED)
     loading = states.count(State.STARTING) + states.count(State.BACKOFF)
     line = f"{ready} ready, {loading} loading, {failed} failed"

@@ -42,6 +42,13 @@ def model(name: str, **fields: Any) -> Message:
     } | fields
 
 
+def replica(name: str, **fields: Any) -> Message:
+    """One replica of a model, ready unless told otherwise."""
+    own = ("name", "state", "draining", "reason", "message", "progress", "pid", "launch", "since", "in_flight")
+    facts = model(name, state="ready", pid=7)
+    return {key: facts[key] for key in (*own, "served", "restarts", "next_start")} | fields
+
+
 def reason(kind: str, text: str, **fields: Any) -> Message:
     """Why a run ended."""
     return {"kind": kind, "text": text, "code": None, "signal": None, "at": 1760000000.0, "last_lines": []} | fields
@@ -69,6 +76,7 @@ class FakeSupervisor:
             self.grants: dict[str | None, list[tuple[int, str]]] = {}
             self.refusals: dict[str | None, Refused] = {}
             self.models: list[Message] = []
+            self.facts: Message = {}
             self.answers: dict[str, Callable[[Message], Message]] = {}
             self.seen: list[tuple[str, Any]] = []
             self.gate = threading.Event()
@@ -218,7 +226,8 @@ class FakeSupervisor:
         raise Refused(f"model '{name}' not found", status=400, error_type="invalid_request_error")
 
     def status(self) -> Message:
-        """The status object with the models of the script."""
+        """The status object with the models and facts of the script; of memory and the queue it tells nothing by
+        itself, like a supervisor that does not know of them."""
         return {
             "version": "0.1.0",
             "pid": 4711,
@@ -230,4 +239,5 @@ class FakeSupervisor:
             "counts": {},
             "web": model("@web", state="ready"),
             "models": self.models,
+            **self.facts,
         }

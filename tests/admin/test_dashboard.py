@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from fake_supervisor import FakeSupervisor, model, reason
+from fake_supervisor import FakeSupervisor, model, reason, replica
 from web_tier import DEADLINE, Answer, WebTier, read_all, read_until
 
 from supervisor.errors import Refused
@@ -76,7 +76,7 @@ def test_every_state_in_words(web: WebTier, supervisor: FakeSupervisor) -> None:
     page = check_page(answer)
     shown = text(answer)
     assert "9 models: 2 ready, 2 loading, 1 restarting, 1 failed" in shown
-    assert "a ready 2 in flight, 3 waiting 0 5 min Unload a" in shown
+    assert "a ready 2 in flight, 3 waiting unknown 0 5 min Unload a" in shown
     assert "b loading 42 % 42 % loading tensors" in shown
     assert "c failed exited with code 65 Last log lines of c loading error:" in shown
     assert "<b>no such file" not in answer.body.decode()
@@ -89,9 +89,113 @@ def test_every_state_in_words(web: WebTier, supervisor: FakeSupervisor) -> None:
     assert all("scope" in cell for cell in page.of("th"))
 
 
+GIB = 1024**3
+
+
+def test_replicas(web: WebTier, supervisor: FakeSupervisor) -> None:
+    exited = reason("exited", "exited with code 1", code=1)
+    three = [
+        replica("a", in_flight=2),
+        replica("a#2", state="backoff", pid=None, reason=exited, restarts=4, next_start=time.time() + 3.4),
+        replica("a#3", pid=9, draining=True),
+    ]
+    supervisor.models = [
+        model("a", state="ready", replicas=three),
+        model("b", state="ready", replicas=[replica("b")]),
+        model("c", replicas=[replica("c", state="stopped"), replica("c#2", state="stopped")]),
+    ]
+    answer = web.request("GET", "/")
+    check_page(answer)
+    shown = text(answer)
+    assert "a ready 1/3 a ready process 7, 2 in flight a#2" in shown
+    assert "a#2 restarting 0 in flight, 4 restarts; exited with code 1; next start in 3 s" in shown
+    assert "a#3 ready process 9, 0 in flight; finishing its requests, then stopping" in shown
+    assert "b ready 0 in flight" in shown
+    assert "c stopped c stopped process" in shown
+
+
+def test_memory_of_models(web: WebTier, supervisor: FakeSupervisor) -> None:
+    estimated = {"need": {"gpu0": 9 * GIB, "host": GIB}, "source": "estimated", "parts": "weights 8.0 GiB", "used": {}}
+    measured = {"need": {"host": 5 * GIB}, "source": "measured", "parts": "", "used": {"host": 4 * GIB}}
+    unknown = {"need": {}, "source": "unknown", "parts": "", "used": {}}
+    memories = {"a": estimated, "b": measured, "c": unknown}
+    supervisor.models = [model(name, memory=memory, restarts=8) for name, memory in memories.items()]
+    shown = text(web.request("GET", "/"))
+    assert "needs 1.0 GiB, gpu0 9.0 GiB (estimated: weights 8.0 GiB) 8" in shown
+    assert "4.0 GiB needs 5.0 GiB (measured) 8" in shown
+    assert "0 in flight unknown 8" in shown
+
+
+def test_room(web: WebTier, supervisor: FakeSupervisor) -> None:
+    states = ("ready", "starting", "stopping", "backoff", "stopped", "failed")
+    supervisor.models = [model(state, state=state) for state in states]
+    planned = {"host": 3 * GIB, "gpu1": GIB}
+    supervisor.facts = {"max_models": 5, "memory": {"budget": {"host": 21 * GIB, "gpu0": 24 * GIB}, "planned": planned}}
+    answer = web.request("GET", "/")
+    assert [(meter["max"], meter["value"], meter["aria-label"]) for meter in check_page(answer).of("meter")] == [
+        ("5", "4", "Models"),
+        (str(21 * GIB), str(3 * GIB), "Memory"),
+        (str(24 * GIB), "0", "gpu0"),
+    ]
+    shown = text(answer)
+    assert "Models 4 of 5 loaded 4 of 5 loaded Memory 3.0 GiB of 21 GiB planned" in shown
+    assert shown.count("gpu1 1.0 GiB planned") == 1
+
+
+def waiter(model: str, seconds: float, **fields: Any) -> Any:
+    """A request in the queue."""
+    return {"model": model, "who": "::1 curl/8", "since": time.time() - seconds, "why": "it is loading"} | fields
+
+
+def test_the_queue(web: WebTier, supervisor: FakeSupervisor) -> None:
+    why = {"waiting_since": time.time() - 130, "waiting_for": "room is made by a"}
+    supervisor.models = [model("a"), model("b", waiting=2, **why)]
+    supervisor.facts = {"queue": [waiter("b", 130, why="room is made by a"), waiter("b", 2, who=None)]}
+    answer = web.request("GET", "/")
+    page = check_page(answer)
+    shown = text(answer)
+    assert "2 requests wait Model Client Waits for Since b ::1 curl/8 room is made by a 2 min b unknown" in shown
+    assert "0 in flight, 2 waiting for 2 min room is made by a" in shown
+    assert " more" not in shown
+    assert all("scope" in cell for cell in page.of("th"))
+
+
+def test_a_long_queue(web: WebTier, supervisor: FakeSupervisor) -> None:
+    supervisor.models = [model("b", waiting=512)]
+    supervisor.facts = {"queue": [waiter("b", 130)] * 300}
+    answer = web.request("GET", "/")
+    assert answer.body.count(b"::1 curl/8") == 200
+    assert "and 312 more" in text(answer)
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_supervisor_that_tells_of_no_queue(web: WebTier, supervisor: FakeSupervisor, waiting: int) -> None:
+    supervisor.models = [model("b", waiting=waiting)]
+    answer = web.request("GET", "/")
+    check_page(answer)
+    assert ("1 request waits" in text(answer)) is bool(waiting)
+    assert len(check_page(answer).of("table")) == 1
+
+
 def test_a_name_that_is_markup(web: WebTier, supervisor: FakeSupervisor) -> None:
     evil = "\"><script>alert('1')</script>"
-    supervisor.models = [model(evil, description=evil, aliases=[evil], state="starting", message=evil)]
+    supervisor.models = [
+        model(
+            evil,
+            description=evil,
+            aliases=[evil],
+            state="starting",
+            message=evil,
+            waiting=1,
+            waiting_for=evil,
+            replicas=[replica(evil), replica(evil)],
+            memory={"need": {evil: 1}, "source": evil, "parts": evil, "used": {evil: 1}},
+        )
+    ]
+    supervisor.facts = {
+        "memory": {"budget": {evil: 1}, "planned": {evil: 1}},
+        "queue": [waiter(evil, 1, who=evil, why=evil)],
+    }
     page = check_page(web.request("GET", "/"))
     assert [script["src"] for script in page.of("script")] == ["/static/live.js"]
     assert [field["value"] for field in page.of("input")] == [evil]

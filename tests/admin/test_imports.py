@@ -1,4 +1,5 @@
-"""admin/ knows the supervisor by its client, its protocol, its errors and its core's presets and configuration only."""
+"""admin/ knows the supervisor by its client, its protocol, its errors, and of its core how presets, the configuration
+and sizes are written."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ ALLOWED = {
     "supervisor.errors",
     "supervisor.core.preset",
     "supervisor.core.config",
+    "supervisor.core.quantities",
 }
 SOURCES = sorted(Path(admin.__file__).parent.rglob("*.py"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_supervisor import FakeSupervisor, model, reason
+from fake_supervisor import FakeSupervisor, model, reason, replica
 from web_tier import FOREIGN, OWN, WebTier
 
 from supervisor.errors import Problem, Refused
@@ -15,7 +15,13 @@ INVALID = "invalid_request_error"
 
 @pytest.mark.parametrize("path", ["/models", "/v1/models"])
 def test_list(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
-    supervisor.models = [model("a", aliases=["x", "y"], state="ready", pid=7, in_flight=2, waiting=1, restarts=3)]
+    memory = {"need": {"host": 9}, "source": "measured", "parts": "", "used": {"host": 7}}
+    replicas = [replica("a", in_flight=2)]
+    told = {"waiting_since": 1760000001.0, "waiting_for": "its only slot is in use", "memory": memory}
+    numbers = {"in_flight": 2, "waiting": 1, "restarts": 3}
+    supervisor.models = [
+        model("a", aliases=["x", "y"], state="ready", pid=7, replicas=replicas, **numbers, **told),
+    ]
     assert web.request("GET", path).json == {
         "object": "list",
         "data": [
@@ -38,6 +44,8 @@ def test_list(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
                         "in_flight": 2,
                         "waiting": 1,
                         "restarts": 3,
+                        "replicas": replicas,
+                        **told,
                     },
                 },
                 "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
@@ -50,34 +58,74 @@ def test_list(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
 
 EXITED = reason("exited", "exited with code 65", code=65)
 CLEAN = reason("exited", "exited with code 0", code=0)
-KILLED = reason("killed", "killed by SIGKILL", signal="SIGKILL")
-LATE = reason("start_timeout", "not ready within 5 min")
-IDLE = reason("idle", "unloaded when idle", code=0)
 
 
 @pytest.mark.parametrize(
-    "state, why, expected",
+    "why, code",
     [
-        ("stopped", None, ("unloaded", None, None)),
-        ("stopped", IDLE, ("unloaded", None, None)),
-        ("stopped", CLEAN, ("unloaded", None, None)),
-        ("stopped", EXITED, ("unloaded", True, 65)),
-        ("failed", EXITED, ("unloaded", True, 65)),
-        ("failed", CLEAN, ("unloaded", True, 0)),
-        ("failed", KILLED, ("unloaded", True, 137)),
-        ("failed", LATE, ("unloaded", True, 1)),
-        ("stopping", None, ("unloaded", None, None)),
-        ("starting", EXITED, ("loading", None, None)),
-        ("backoff", EXITED, ("loading", None, None)),
-        ("ready", EXITED, ("loaded", None, None)),
+        (EXITED, 65),
+        (CLEAN, 1),
+        (reason("killed", "killed by SIGSEGV", signal="SIGSEGV"), 1),
+        (reason("killed", "killed by signal 40", signal="signal 40"), 1),
+        (reason("out_of_memory", "out of memory", code=137), 137),
+        (reason("out_of_memory", "out of memory", signal="SIGKILL"), 1),
+        (reason("start_timeout", "not ready within 5min"), 1),
+        (reason("watchdog", "killed by the watchdog: no sign of life for 30s"), 1),
+        (reason("unhealthy", "killed by the watchdog: HTTP status 503 for 30s"), 1),
+        (reason("cannot_start", "no such program"), 1),
+        (None, 1),
     ],
 )
-def test_status(web: WebTier, supervisor: FakeSupervisor, state: str, why: Any, expected: Any) -> None:
-    supervisor.models = [model("a", state=state, reason=why)]
+def test_a_failed_model(web: WebTier, supervisor: FakeSupervisor, why: Any, code: int) -> None:
+    supervisor.models = [model("a", state="failed", reason=why)]
     status = web.request("GET", "/models/a").json["status"]
-    assert (status["value"], status.get("failed"), status.get("exit_code")) == expected
-    assert status["detail"]["state"] == state
+    assert (status["value"], status["failed"], status["exit_code"]) == ("unloaded", True, code)
     assert status["detail"]["reason"] == why
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        None,
+        CLEAN,
+        EXITED,  # and then reset-failed
+        reason("requested", "unloaded on request", code=0),
+        reason("evicted", "evicted for b", signal="SIGKILL"),
+        reason("idle", "unloaded when idle", code=1),
+        reason("preset_changed", "its preset changed"),
+        reason("shutdown", "llama-router stopped"),
+        reason("out_of_memory", "out of memory", code=1),  # it waits for an eviction
+    ],
+)
+def test_what_is_stopped_has_not_failed(web: WebTier, supervisor: FakeSupervisor, why: Any) -> None:
+    supervisor.models = [model("a", state="stopped", reason=why)]
+    status = web.request("GET", "/models/a").json["status"]
+    assert (status["value"], status.keys() & {"failed", "exit_code"}) == ("unloaded", set())
+
+
+@pytest.mark.parametrize(
+    "state, value",
+    [("stopping", "unloaded"), ("starting", "loading"), ("backoff", "loading"), ("ready", "loaded")],
+)
+def test_an_earlier_end_is_no_failure(web: WebTier, supervisor: FakeSupervisor, state: str, value: str) -> None:
+    supervisor.models = [model("a", state=state, reason=EXITED)]
+    status = web.request("GET", "/models/a").json["status"]
+    assert (status["value"], status.keys() & {"failed", "exit_code"}) == (value, set())
+    assert status["detail"]["state"] == state
+
+
+@pytest.mark.parametrize("path", ["/queue", "/v1/queue"])
+def test_queue(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
+    waiter = {"model": "b", "who": "192.0.2.7 curl/8.5.0", "since": 1760000000.25, "why": "room is made by a"}
+    supervisor.models = [model("a"), model("b", waiting=250), model("c", waiting=1)]
+    supervisor.facts = {"queue": [waiter] * 200}
+    assert web.request("GET", path).json == {"object": "list", "data": [waiter] * 200, "waiting": 251}
+
+
+def test_nothing_is_known_of_an_older_supervisors_queue(web: WebTier, supervisor: FakeSupervisor) -> None:
+    supervisor.models = [model("a", waiting=2)]
+    assert web.request("GET", "/queue").json == {"object": "list", "data": [], "waiting": 2}
+    assert web.request("GET", "/models/a").json["status"]["detail"]["replicas"] is None
 
 
 @pytest.mark.parametrize("path", ["/v1/models/org/a%20b:Q4", "/models/org/a b:Q4".replace(" ", "%20"), "/models/alias"])
@@ -194,7 +242,7 @@ def test_wrong_methods(web: WebTier, supervisor: FakeSupervisor, method: str, pa
 def test_supervisor_away(web: WebTier, supervisor: FakeSupervisor) -> None:
     supervisor.stop()
     try:
-        for path in ("/models", "/models/a"):
+        for path in ("/models", "/models/a", "/queue"):
             assert web.request("GET", path).error["message"] == "llama-router's supervisor is not answering"
         assert web.post("/models/load", {"model": "a"}).error["code"] == 503
         assert web.request("GET", "/health").status == 200

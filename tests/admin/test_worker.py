@@ -112,11 +112,11 @@ def test_an_application_that_cannot_start_is_never_ready(tmp_path: Path) -> None
 def test_idle_connections_do_not_delay_the_end(tier: WebTier) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(tier.connect()) for _ in range(30)]
-        for client in clients[:10]:  # kept alive after a request
+        for client in clients[:10]:  # slow with their first request, or silent, as the next ten
+            client.sendall(b"GET /health HTT")
+        for client in clients[20:]:  # kept alive after a request; by then all before them are accepted
             client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             read_until(client, b'"ok"}')
-        for client in clients[10:20]:  # slow with their first request, or silent, as the rest
-            client.sendall(b"GET /health HTT")
         began = time.monotonic()
         assert tier.terminate() == 0
         assert time.monotonic() - began < 2.0

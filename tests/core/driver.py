@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from supervisor.core import events
 from supervisor.core.commands import Command, Grant, Refuse, Spawn
 from supervisor.core.events import Asked, Ended, Event, Goal, LeaseAsked, LeaseEnded, Notified, Spawned
 from supervisor.core.fleet import Fleet
-from supervisor.core.fleet_state import WEB, Instance
+from supervisor.core.fleet_state import WEB, Instance, Model
+from supervisor.core.need import Need
 from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason, Kind
@@ -24,11 +26,11 @@ def preset(name: str, **keys: Any) -> Preset:
 class Driver:
     """A fleet of `presets` whose web tier is up."""
 
-    def __init__(self, *presets: Preset, policy: Policy | None = None) -> None:
+    def __init__(self, *presets: Preset, policy: Policy | None = None, needs: Mapping[str, Need] | None = None) -> None:
         self.now = 1000.0
         aliases = {alias: p.name for p in presets for alias in p.aliases}
         self.policy = policy or Policy()
-        self.fleet = Fleet({p.name: p for p in presets}, aliases, self.policy, self.now)
+        self.fleet = Fleet({p.name: p for p in presets}, aliases, self.policy, self.now, needs)
         self.history: list[Command] = []
         self.step: list[Command] = []
         self._lease = 0
@@ -51,8 +53,13 @@ class Driver:
         return commands
 
     def instance(self, name: str) -> Instance:
-        """The instance of a model or of the web tier."""
-        return self.fleet.web if name == WEB else self.fleet.models[name].instance
+        """The instance of that name: a replica, of which the first has its model's name, or the web tier."""
+        replicas = [each for model in self.fleet.models.values() for each in model.replicas]
+        return next(each for each in [self.fleet.web, *replicas] if each.name == name)
+
+    def model(self, name: str) -> Model:
+        """The model of that name."""
+        return self.fleet.models[name]
 
     def launch(self, name: str) -> int:
         """Its running launch."""

@@ -4,15 +4,18 @@ Invariants, checked after every step:
 1. a lease ends once: granted, refused, or withdrawn while it waits; nothing is decided about it afterwards
 2. a grant goes to the launch that is ready now, never past the preset's limit, never to one that drains
 3. an instance has at most one process, and every launch is a new number
-4. a leased server is asked to end only when an operator's patience is over, or by the shutdown; never by an eviction
+4. a leased server is asked to end only when an operator's patience is over, when it hangs, or by the shutdown; never by
+   an eviction
 5. whoever waits has something to wait for: a process on its way, one that serves, or a restart that is due
 6. the same history gives the same decisions
 7. a server that drains has a lease to wait for; nothing is launched for a preset that was removed
 8. never more models than max_models, and nobody waits for a model while another one idles in its place
+9. no load is planned beyond the memory budget
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import settings
@@ -21,8 +24,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from supervisor.core import events, placement
 from supervisor.core.commands import Command, Exit, Grant, Refuse, Spawn, Terminate
-from supervisor.core.events import Asked, Ended, Event, Goal, LeaseAsked, LeaseEnded, Notified, Probed, Spawned
+from supervisor.core.events import (
+    Asked,
+    Ended,
+    Event,
+    Goal,
+    LeaseAsked,
+    LeaseEnded,
+    Measured,
+    Notified,
+    Probed,
+    Spawned,
+)
 from supervisor.core.fleet import Fleet
+from supervisor.core.fleet_state import WEB, Instance, Model
+from supervisor.core.need import Need, fits, total
 from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason, Kind
@@ -30,14 +46,15 @@ from supervisor.core.states import State
 from tests.core.driver import preset
 
 NAMES = ["a", "b", "c"]
-POLICY = Policy(max_models=2, max_wait=5.0, queue_limit=8)
+POLICY = Policy(max_models=2, max_wait=5.0, queue_limit=8, budget={"host": 100})
+NEEDS = {"a": Need("estimated", {"host": 10}, {"host": 20}), "b": Need("estimated", {"host": 30}, {"host": 15})}
 
 
 def presets(context: int, limit: int) -> dict[str, Preset]:
     probed = {"name": "c", "backend": "command", "command": ["x", "{port}"], "ready": "tcp", "start_timeout": 20}
     return {
         "a": preset("a", context=context, max_concurrency=limit, start_timeout=30, stop_timeout=5),
-        "b": preset("b", autostart=True, restart={"limit": 1, "delay": 2}, stop_timeout=0),
+        "b": preset("b", autostart=True, replicas=2, restart={"limit": 1, "delay": 2}, stop_timeout=0, watchdog=9),
         "c": Preset.model_validate(probed),
     }
 
@@ -48,7 +65,7 @@ class FleetMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.fleet = Fleet(presets(0, 1), {}, POLICY, self.now)
+        self.fleet = Fleet(presets(0, 1), {}, POLICY, self.now, NEEDS)
         self.history: list[tuple[Event, float]] = []
         self.outcome: list[list[Command]] = []
         self.processes: dict[int, str] = {}
@@ -68,7 +85,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     def some_launch(self) -> st.SearchStrategy[int]:
         """Mostly a model's: the web tier is one of four, and its end leads to little."""
-        models = [launch for launch, name in self.processes.items() if name in NAMES]
+        models = [launch for launch, name in self.processes.items() if name != WEB]
         return st.sampled_from([*models, *models, *self.processes])
 
     def follow(self, command: Command, event: Event) -> None:
@@ -76,11 +93,12 @@ class FleetMachine(RuleBasedStateMachine):
             case Spawn():
                 assert command.launch not in self.processes, "3"
                 assert command.instance not in self.processes.values(), "3"
-                assert command.preset is None or not self.fleet.models[command.instance].removed, "7"
+                self.planned_within_budget(command, event)
+                assert command.preset is None or not self.fleet.models[command.model].removed, "7"
                 self.processes[command.launch] = command.instance
             case Grant():
                 name = self.waiting.pop(command.lease)  # 1
-                assert self.processes[command.launch] == name, "2"
+                assert self.processes[command.launch].partition("#")[0] == name, "2"
                 instance = self.fleet.lifecycle.launches[command.launch]
                 assert command.lease in instance.leases, "2"
                 self.granted[command.lease] = command.launch
@@ -90,13 +108,20 @@ class FleetMachine(RuleBasedStateMachine):
                 held = [lease for lease, launch in self.granted.items() if launch == command.launch]
                 ending = self.fleet.lifecycle.launches[command.launch].ending
                 assert ending is not None
-                assert not held or isinstance(event, events.Tick | events.StopAsked), "4"
-                assert not held or ending.kind is not Kind.EVICTED, "4"
+                hangs = getattr(self.fleet.lifecycle.launches[command.launch].terms, "watchdog", None)
+                hangs = hangs or (isinstance(event, Notified) and event.stuck)
+                assert not held or hangs or isinstance(event, events.Tick | events.StopAsked), "4"
+                assert not held or hangs or ending.kind is not Kind.EVICTED, "4"
             case Exit():
                 assert not self.processes
                 self.over = True
             case _:
                 pass
+
+    def planned_within_budget(self, command: Spawn, event: Event) -> None:
+        """Except for a restart of what ran, and of what grew while it ran, no load overdraws the budget."""
+        if command.preset is not None and isinstance(event, LeaseAsked | LeaseEnded):
+            assert fits(self.used(self.fleet.models.values()), POLICY.budget), "9"
 
     @initialize()
     def begin(self) -> None:
@@ -121,7 +146,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.send(LeaseEnded(lease, served=not broke))
         if broke and launch is not None and name is None and not self.over:
             self.numbers += 1
-            model = self.processes.get(launch, "a")
+            model = self.processes.get(launch, "a").partition("#")[0]
             self.waiting[self.numbers] = model
             self.send(LeaseAsked(self.numbers, model, avoid=launch))
 
@@ -130,12 +155,12 @@ class FleetMachine(RuleBasedStateMachine):
         """The way things mostly go: requests come, and the server gets ready."""
         for _ in range(leases):
             self.lease(name, autoload=True, timeout=None)
-        for launch in [launch for launch, instance in self.processes.items() if instance == name]:
+        for launch in [launch for launch, instance in self.processes.items() if instance.startswith(name)]:
             self.send(Spawned(launch, 1000 + launch))
             self.send(Probed(launch, healthy=True) if name == "c" else Notified(launch, ready=True))
 
     @precondition(lambda self: self.processes)
-    @rule(data=st.data(), how=st.sampled_from(["spawned", "ready", "probe", "sick", "oom"]))
+    @rule(data=st.data(), how=st.sampled_from(["spawned", "ready", "probe", "sick", "oom", "alive", "stuck", "grown"]))
     def process_speaks(self, data: st.DataObject, how: str) -> None:
         launch = data.draw(self.some_launch())
         said: dict[str, Event] = {
@@ -144,6 +169,9 @@ class FleetMachine(RuleBasedStateMachine):
             "probe": Probed(launch, healthy=True),
             "sick": Probed(launch, healthy=False),
             "oom": Notified(launch, out_of_memory=True, progress=0.5),
+            "alive": Notified(launch, alive=True),
+            "stuck": Notified(launch, stuck=True),
+            "grown": Measured(launch, {"host": 25}, {"host": 5}),
         }
         self.send(said[how])
 
@@ -182,7 +210,7 @@ class FleetMachine(RuleBasedStateMachine):
     )
     def reload(self, context: int, limit: int, kept: set[str]) -> None:
         new = {name: p for name, p in presets(context, limit).items() if name in kept}
-        self.send(events.PresetsChanged(new, {}, POLICY))
+        self.send(events.PresetsChanged(new, {}, POLICY, NEEDS))
 
     @precondition(lambda self: self.numbers > 40)
     @rule()
@@ -191,8 +219,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @invariant()
     def grants_stay_within_limits(self) -> None:
-        for model in self.fleet.models.values():
-            instance = model.instance
+        for instance in self.instances():
             assert not instance.leases or instance.state in (State.READY, State.STOPPING), "2"
             assert len(instance.leases) <= 3, "2"
             assert instance.leases or not instance.draining, "7"
@@ -200,26 +227,52 @@ class FleetMachine(RuleBasedStateMachine):
 
     @invariant()
     def waiters_have_something_to_wait_for(self) -> None:
-        queued = {lease.id for model in self.fleet.models.values() for lease in model.waiting}
+        models = self.fleet.models.values()
+        queued = {lease.id for model in models for lease in model.waiting}
         assert queued == set(self.waiting), "1"
-        instances = [model.instance for model in self.fleet.models.values()]
-        for model in self.fleet.models.values():
-            assert not model.waiting or model.instance.state is not State.FAILED, "5"
-            if model.waiting and model.instance.state is State.STOPPED:
-                full = sum(map(placement.is_occupying, instances)) >= POLICY.max_models
+        for model in models:
+            assert not model.waiting or model.state is not State.FAILED, "5"
+            if model.waiting and model.state is State.STOPPED:
                 moving = any(
-                    i.state in (State.STARTING, State.STOPPING, State.BACKOFF) or i.draining for i in instances
+                    each.state in (State.STARTING, State.STOPPING, State.BACKOFF) or each.draining
+                    for each in self.instances()
                 )
-                assert full and (moving or self.fleet.next_deadline() is not None), "5"
-                idle = [m for m in self.fleet.models.values() if placement.is_idle(m)]
-                assert not idle or any(map(placement.is_leaving, instances)), "8"
+                assert self.lacks_room(model) or model.replicas[0].needs_room, "5"
+                assert moving or self.fleet.next_deadline() is not None, "5"
 
     @invariant()
-    def the_limit_holds(self) -> None:
-        assert sum(name in NAMES for name in self.processes.values()) <= POLICY.max_models, "8"
+    def the_limits_hold(self) -> None:
+        running = {self.fleet.models[name.partition("#")[0]].name for name in self.processes.values() if name != WEB}
+        assert len(running) <= POLICY.max_models, "8"
+
+    @invariant()
+    def nobody_idles_in_the_place_of_a_waiter(self) -> None:
+        for model in self.fleet.models.values():
+            if model.waiting and model.state is State.STOPPED and not any(each.leaving for each in self.instances()):
+                idle = [other for other in self.fleet.models.values() if placement.is_idle(other)]
+                assert not idle or not self.would_do(model, idle), "8"
+
+    def instances(self) -> list[Instance]:
+        return [each for model in self.fleet.models.values() for each in model.replicas]
+
+    def used(self, models: Iterable[Model]) -> dict[str, int]:
+        return total(placement.memory_of(model, len(model.occupying)) for model in models)
+
+    def lacks_room(self, model: Model) -> bool:
+        """True while the model can't be started beside what runs."""
+        running = [other for other in self.fleet.models.values() if other.occupying]
+        added = total([self.used(running), placement.memory_of(model, 1)])
+        return len(running) >= POLICY.max_models or not fits(added, POLICY.budget)
+
+    def would_do(self, model: Model, idle: list[Model]) -> bool:
+        """True if the model could be started with the idle ones gone."""
+        rest = [other for other in self.fleet.models.values() if other.occupying and other not in idle]
+        return len(rest) < POLICY.max_models and fits(
+            total([self.used(rest), placement.memory_of(model, 1)]), POLICY.budget
+        )
 
     def teardown(self) -> None:
-        again = Fleet(presets(0, 1), {}, POLICY, 0.0)
+        again = Fleet(presets(0, 1), {}, POLICY, 0.0, NEEDS)
         assert [again.handle(event, now) for event, now in self.history] == self.outcome, "6"
 
 

@@ -12,7 +12,7 @@ from tests.core.driver import Driver, preset
 
 
 def states(driver: Driver) -> dict[str, str]:
-    return {name: model.instance.state.value for name, model in driver.fleet.models.items()}
+    return {name: model.state.value for name, model in driver.fleet.models.items()}
 
 
 # Operators

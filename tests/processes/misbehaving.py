@@ -8,7 +8,7 @@ comes. The connection stays open until the process is dead, so its end is an eve
 """
 
 # Importing pathlib would double the time this takes to start.
-# ruff: noqa: PTH109, PTH115, PTH123, PTH208
+# ruff: noqa: PTH109, PTH110, PTH115, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 
 GATES: list[socket.socket] = []
 LISTENERS: list[socket.socket] = []
 HEALTH: list[str] = ["200"]
+HELD: list[bytearray] = []
+PENDING: list[list[str]] = []
 
 
 def run(steps: list[str]) -> None:
     """Carry out the steps."""
-    for step in steps:
-        name, _, value = step.partition("=")
+    pending = list(steps)
+    PENDING.append(pending)
+    while pending:
+        name, _, value = pending.pop(0).partition("=")
         STEPS[name](value)
+    PENDING.pop()
 
 
 def gate(path: str) -> None:
@@ -95,6 +101,29 @@ def notify_with_descriptors(text: str) -> None:
         sender.connect(os.environ["NOTIFY_SOCKET"])
         for _ in range(100):
             socket.send_fds(sender, [text.encode()], [0, 1, 2])
+
+
+def beat(milliseconds: str) -> None:
+    """Let a child say WATCHDOG=1 again and again, for as long as this process runs and is not stopped."""
+    parent = os.getpid()
+    if os.fork() == 0:
+        for connection in GATES:
+            connection.close()
+        while os.getppid() == parent and not is_stopped(parent):
+            send(b"WATCHDOG=1")
+            time.sleep(int(milliseconds) / 1000)
+        os._exit(0)
+
+
+def is_stopped(pid: int) -> bool:
+    """After SIGSTOP; see proc_pid_stat(5)."""
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+def hang_up(_: str) -> None:
+    """No longer listen."""
+    LISTENERS.pop().close()
 
 
 def fork(steps: str) -> None:
@@ -169,6 +198,17 @@ def on_term(steps: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: run(steps.split(",")))
 
 
+def allocate(mebibytes: str) -> None:
+    """Take memory and write to all of it."""
+    HELD.append(bytearray(os.urandom(4096)) * (int(mebibytes) * 256))
+
+
+def unless(path: str) -> None:
+    """Leave out the next two steps if there is such a file."""
+    if os.path.exists(path):
+        del PENDING[-1][:2]
+
+
 def close_output(_: str) -> None:
     """Close stdout and stderr."""
     os.close(1)
@@ -202,6 +242,10 @@ STEPS: dict[str, Callable[[str], object]] = {
     "dump": dump,
     "ignore": lambda name: signal.signal(signal.Signals[f"SIG{name}"], signal.SIG_IGN),
     "on-term": on_term,
+    "beat": beat,
+    "hang-up": hang_up,
+    "allocate": allocate,
+    "unless": unless,
     "kill": lambda name: os.kill(os.getpid(), signal.Signals[f"SIG{name}"]),
     "exit": lambda code: os._exit(int(code)),
     "pause": pause,

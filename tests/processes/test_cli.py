@@ -21,10 +21,10 @@ def test_status_shows_a_table(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("llama-router 0.1.0: running on 127.0.0.1:8080, pid 4711, for ")
     assert lines[1:3] == ["1 starting, 1 ready, 1 failed", ""]
-    assert lines[3].split() == ["MODEL", "STATE", "SINCE", "IN", "FLIGHT", "WAITING", "RESTARTS", "PID"]
+    assert lines[3].split() == ["MODEL", "STATE", "SINCE", "IN", "FLIGHT", "WAITING", "MEMORY", "RESTARTS", "PID"]
     assert lines[4].startswith("bad    failed: exited with code 65")
     assert lines[5].startswith("qwen   ready")
-    assert lines[5].split()[-4:] == ["2", "1", "0", "4712"]
+    assert lines[5].split()[-4:] == ["1", "-", "0", "4712"]
     assert "loading 42%" in lines[6]
     assert " 5min " in lines[6]
     assert (result.exit_code, result.stderr) == (0, "")
@@ -231,11 +231,30 @@ def test_events_prints_them_with_their_number(tmp_path: Path) -> None:
 
 
 def test_reload_prints_the_difference(tmp_path: Path) -> None:
-    changes = {"added": ["a", "b"], "changed": [], "removed": ["c"], "unchanged": 5}
+    changes = {
+        "added": ["a", "b"],
+        "changed": ["d", "e", "f"],
+        "adjusted": ["g"],
+        "removed": ["c"],
+        "unchanged": 5,
+        "outcomes": {
+            "c": {"when": "idle", "in_flight": 1},
+            "d": {"when": "idle", "in_flight": 2},
+            "e": {"when": "at_once", "in_flight": 0},
+            "f": {"when": "not_running", "in_flight": 0},
+        },
+        "settings": ["max_models"],
+        "needs_restart": ["listen"],
+    }
     with FakeControl(tmp_path, reload=answer(protocol.ok(changes=changes))):
         result = invoke(tmp_path, "reload")
         as_json = invoke(tmp_path, "reload", "--json")
-    assert result.stdout == "added: a, b\nremoved: c\nuntouched: 5\n"
+    assert result.stdout == (
+        "reloaded: added a, b; restarts d (when its 2 requests are done), e; changed f (not running); "
+        "adjusted g (without a restart); removed c (when its request is done); changed max_models in config.yaml; "
+        "left 5 untouched\n"
+        "notice: listen changed in config.yaml: takes effect after a restart of llama-router\n"
+    )
     assert json.loads(as_json.stdout)["changes"] == changes
 
 

@@ -57,7 +57,7 @@ def test_check_json(config: Path) -> None:
 
 
 def test_check_shows_notices_below(config: Path) -> None:
-    config.write_text("memory: {host: 1GiB}\n")
+    config.write_text("models_dir: /srv/models\n")
     text, told = invoke("check", "--config", str(config)), invoke("check", "--config", str(config), "--json")
     notices = json.loads(told.stdout)["notices"]
     assert [line.split(":")[0] for line in text.stdout.splitlines()[1:]] == ["notice"] * len(notices)
@@ -104,7 +104,7 @@ class Daemon(ModuleType):
         self.ends: int | RouterError = 0
         self.called: tuple[Configuration, Directories, str | None] | None = None
 
-    def run(self, configuration: Configuration, directories: Directories, listen: str | None) -> int:
+    def run(self, configuration: Configuration, directories: Directories, listen: str | None, memory: object) -> int:
         self.called = (configuration, directories, listen)
         if isinstance(self.ends, RouterError):
             raise self.ends

@@ -14,7 +14,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from fake_control import FakeControl, answer, failed, model, raw, refuse, status
+from fake_control import FakeControl, answer, failed, model, raw, refuse, replica, status
 
 from supervisor import protocol
 from supervisor.cli.terminal import width
@@ -169,6 +169,8 @@ def test_unforeseen_exceptions_are_told_as_bugs(tmp_path: Path) -> None:
         ("status", "--json"),
         ("status", HOSTILE),
         ("status", "gone"),
+        ("queue",),
+        ("queue", "--json"),
         ("load", HOSTILE),
         ("unload", "refused"),
         ("reset-failed",),
@@ -179,10 +181,14 @@ def test_unforeseen_exceptions_are_told_as_bugs(tmp_path: Path) -> None:
 )
 def test_hostile_text_reaches_no_terminal(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     broken = failed(HOSTILE, HOSTILE, text=HOSTILE) | {"aliases": [HOSTILE], "description": HOSTILE, "file": HOSTILE}
+    broken |= {"waiting": 2, "waiting_since": 0.0, "waiting_for": HOSTILE, "replicas": [replica(HOSTILE)] * 2}
+    broken |= {"memory": {"need": {HOSTILE: 1}, "source": HOSTILE, "parts": HOSTILE, "used": {HOSTILE: 1}}}
+    room = {"budget": {HOSTILE: 1}, "planned": {HOSTILE: 1}}
+    queue = [{"model": HOSTILE, "who": HOSTILE, "since": 0.0, "why": HOSTILE}]
     changes = {"added": [HOSTILE], "changed": [], "removed": [], "unchanged": 0}
     with FakeControl(
         tmp_path,
-        status=status(broken, listen=HOSTILE, web=broken | {"name": "@web"}),
+        status=status(broken, listen=HOSTILE, web=broken | {"name": "@web"}, memory=room, queue=queue),
         load=answer(protocol.ok(model=broken)),
         unload=refuse(500, HOSTILE),
         reset=answer(protocol.ok(model=broken)),
@@ -219,3 +225,16 @@ def test_rows_fit_the_terminal(tmp_path: Path, cells: int) -> None:
     assert max(map(width, rows)) <= cells
     if cells == 200:
         assert len({width(row[: row.rindex("  ")]) for row in rows[1:]}) == 1
+
+
+@pytest.mark.parametrize("cells", [10, 40, 79])
+def test_the_queue_and_replicas_fit_the_terminal(tmp_path: Path, cells: int) -> None:
+    many = [replica(f"qwen#{number}", message="loading " * 20, state="starting") for number in range(100)]
+    queue = [{"model": "模型🦙" * 9, "who": "x" * 200, "since": 0.0, "why": "it is loading " * 9}] * 200
+    with FakeControl(tmp_path, status=status(model(waiting=200, replicas=many), queue=queue)):
+        waiters = on_terminal(tmp_path, "queue", cells=cells).splitlines()
+        shown = on_terminal(tmp_path, "status", "qwen", cells=cells, more={"NO_COLOR": "1"}).splitlines()
+    replicas = shown[-101:]
+    assert (len(waiters), max(map(width, waiters)) <= cells) == (201, True)
+    assert (len(replicas), max(map(width, replicas)) <= cells) == (101, True)
+    assert cells < 40 or "WHY" in waiters[0]

@@ -34,8 +34,9 @@ def test_progress_is_a_fraction(value: float) -> None:
 
 
 def test_what_is_known() -> None:
-    data = b"READY=1\nSTATUS=a=b\nX_PROGRESS=0.5\nERRNO=12\nMAINPID=1"
-    assert parse(data, 1) == Notification(1, ready=True, status="a=b", progress=0.5, out_of_memory=True)
+    data = b"READY=1\nSTATUS=a=b\nX_PROGRESS=0.5\nERRNO=12\nMAINPID=1\nWATCHDOG=1"
+    assert parse(data, 1) == Notification(1, ready=True, status="a=b", progress=0.5, out_of_memory=True, alive=True)
+    assert parse(b"WATCHDOG=trigger", 1) == Notification(1, False, None, None, False, stuck=True)
 
 
 def test_the_sender_is_attested_and_a_flood_comes_in_portions(tmp_path: Path) -> None:

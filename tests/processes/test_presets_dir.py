@@ -91,10 +91,7 @@ models:
     assert Path(qwen.model or "").samefile(directory / "m.gguf")
     assert (qwen.stop_timeout, whisper.stop_timeout) == (20, 20)
     assert whisper.ready == HttpReady(http="/health")
-    assert notices(configuration, directory) == [
-        "config.yaml:4: memory: 'memory' is read but has no effect in this version",
-        "models/a.yaml:15: models.qwen3-8b.replicas: 'replicas' is read but has no effect in this version",
-    ]
+    assert notices(configuration, directory) == []
 
 
 @pytest.mark.parametrize("text", ["# nothing yet\n", "models:\n", "models: {}\ndefaults:\n", "---\n"])
@@ -224,9 +221,9 @@ def test_every_written_key_without_effect_is_noticed(directory: Path) -> None:
         directory,
         """\
 defaults:
-  watchdog: 5min
+  request: {remove: [user]}
 models:
-  a: {model: ../m.gguf, replicas: 1}
+  a: {model: ../m.gguf, request: {set: {temperature: 0}}}
   b:
     model: ../m.gguf
     backend: llama-server
@@ -235,8 +232,8 @@ models:
     assert notices(configuration, directory) == [
         "config.yaml:1: models_dir: 'models_dir' is read but has no effect in this version",
         "config.yaml:3: log: 'log' is read but has no effect in this version",
-        "presets.d/a.yaml:2: defaults.watchdog: 'watchdog' is read but has no effect in this version",
-        "presets.d/a.yaml:4: models.a.replicas: 'replicas' is read but has no effect in this version",
+        "presets.d/a.yaml:2: defaults.request: 'request' is read but has no effect in this version",
+        "presets.d/a.yaml:4: models.a.request: 'request' is read but has no effect in this version",
         "presets.d/a.yaml:7: models.b.backend: "
         "backend 'llama-server' is not part of this version: the model can't be loaded",
     ]

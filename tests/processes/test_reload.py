@@ -25,6 +25,9 @@ def test_a_difference_is_told_and_applied(supervisor: Supervisor) -> None:
         "adjusted": ["adjusted"],
         "removed": ["removed"],
         "unchanged": 1,
+        "outcomes": {name: {"when": "at_once", "in_flight": 0} for name in ("changed", "removed")},
+        "settings": [],
+        "needs_restart": [],
     }
     supervisor.watch("changed").state("stopped")
     supervisor.eventually(lambda: len(supervisor.status()["models"]) == 4, "the removed model is gone")
@@ -170,3 +173,16 @@ def test_many_reloads(supervisor: Supervisor) -> None:
         supervisor.kill(supervisor.pid, signal.SIGHUP)
     assert supervisor.model("m")["pid"] == pid
     assert len(supervisor.status()["models"]) == 31
+
+
+def test_sighup_before_it_is_ready_does_not_make_it_ready(supervisors: type[Supervisor]) -> None:
+    supervisor = supervisors()
+    gate = supervisor.gate("starting")
+    supervisor.replace_web_tier(gate.step, "notify=READY=1", "serve")
+    with Systemd(supervisor.directory / "systemd.sock") as systemd:
+        supervisor.launch(env=systemd.env)
+        visitor = gate.visitor()
+        supervisor.kill(supervisor.pid, signal.SIGHUP)
+        supervisor.watch().text("configuration reloaded")
+        visitor.go()
+        assert not [text for text in systemd.heard("READY=1", supervisor) if text.startswith("RELOADING")]

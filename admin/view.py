@@ -1,0 +1,136 @@
+"""What the dashboard's templates show: the status object in words. Pure, but for the clock.
+
+The parts that an older supervisor does not tell of (replicas, memory, the queue) may be absent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from supervisor.core.quantities import readable_size
+from supervisor.protocol import Message
+
+HOST = "host"
+MOST_WAITERS = 200
+LABELS = {
+    "stopped": "stopped",
+    "starting": "loading",
+    "ready": "ready",
+    "stopping": "stopping",
+    "backoff": "restarting",
+    "failed": "failed",
+}
+LOADED = frozenset(["starting", "ready", "stopping", "backoff"])
+LOADABLE = frozenset(["stopped", "failed", "backoff"])
+UNLOADABLE = frozenset(["starting", "ready", "backoff"])
+INTENDED_ENDS = frozenset(["requested", "idle", "shutdown"])
+
+
+def view(answer: Message) -> Message:
+    """What the templates need of the status object."""
+    models, queue = answer["models"], answer.get("queue", [])[:MOST_WAITERS]
+    return {
+        "status": answer,
+        "counts": summary(models),
+        "room": room(answer),
+        "queue": [waiter | times(waiter["since"]) for waiter in queue],
+        "waiting": sum(model["waiting"] for model in models),
+        "models": [row(model) for model in models],
+        "labels": LABELS,
+    }
+
+
+def room(answer: Message) -> list[Message]:
+    """What may be loaded and what is: `value` of `limit` for each kind of room, the limit None where there is none."""
+    kinds = []
+    if most := answer.get("max_models"):
+        loaded = sum(model["state"] in LOADED for model in answer["models"])
+        kinds.append({"name": "Models", "value": loaded, "limit": most, "words": f"{loaded} of {most} loaded"})
+    memory = answer.get("memory", {"budget": {}, "planned": {}})
+    for device in devices(memory["budget"] | memory["planned"]):
+        planned, limit = memory["planned"].get(device, 0), memory["budget"].get(device)
+        words = f"{readable_size(planned)}{'' if limit is None else f' of {readable_size(limit)}'} planned"
+        kinds.append({"name": "Memory" if device == HOST else device, "value": planned, "limit": limit, "words": words})
+    return kinds
+
+
+def row(model: Message) -> Message:
+    """A model and how to show it."""
+    state = model["state"]
+    reason = model["reason"]
+    replicas = model.get("replicas", [])
+    serving = sum(each["state"] == "ready" and not each["draining"] for each in replicas)
+    return model | {
+        "words": words(model),
+        "serving": f"{serving}/{len(replicas)}" if len(replicas) > 1 and serving else None,
+        "replicas": [each | {"words": words(each)} for each in replicas] if len(replicas) > 1 else [],
+        "waiting_times": times(since) if (since := model.get("waiting_since")) else None,
+        "waiting_for": model.get("waiting_for"),
+        "memory": memory_of(model),
+        "percent": round(100 * model["progress"]) if state == "starting" and model["progress"] is not None else None,
+        **times(model["since"]),
+        "lines": reason["last_lines"] if reason is not None and state in ("failed", "backoff", "stopped") else [],
+        "can_load": state in LOADABLE,
+        "can_unload": state in UNLOADABLE,
+    }
+
+
+def words(model: Message) -> str | None:
+    """The state's circumstances, such as "exited with code 65"; None when there is nothing to say."""
+    reason = model["reason"]
+    match model["state"]:
+        case "starting":
+            return model["message"] and str(model["message"])
+        case "ready":
+            return "finishing its requests, then stopping" if model["draining"] else None
+        case "failed":
+            return str(reason["text"]) if reason else None
+        case "backoff":
+            wait = max(0, round((model["next_start"] or 0) - time.time()))
+            return f"{reason['text'] if reason else 'ended'}; next start in {wait} s"
+        case _:
+            return str(reason["text"]) if reason and reason["kind"] not in INTENDED_ENDS else None
+
+
+def summary(models: list[Message]) -> str:
+    """Such as "3 models: 1 ready, 1 loading, 1 failed"."""
+    counts = Counter(model["state"] for model in models)
+    parts = [
+        f"{counts[state]} {LABELS[state]}" for state in ("ready", "starting", "backoff", "failed") if counts[state]
+    ]
+    total = "1 model" if len(models) == 1 else f"{len(models)} models"
+    return f"{total}: {', '.join(parts)}" if parts else f"{total}, none running"
+
+
+def memory_of(model: Message) -> Message:
+    """`used` and `needed`: a phrase for each device; and `source`, how the need is known."""
+    memory = model.get("memory") or {"used": {}, "need": {}, "source": "unknown", "parts": ""}
+    source = f"{memory['source']}: {memory['parts']}" if memory["parts"] else memory["source"]
+    return {"used": sizes(memory["used"]), "needed": sizes(memory["need"]), "source": source}
+
+
+def sizes(amount: Mapping[str, int]) -> list[str]:
+    """Bytes by device in words: "3.1 GiB" is the host's, "gpu0 9.0 GiB" a GPU's."""
+    return [f"{'' if name == HOST else f'{name} '}{readable_size(amount[name])}" for name in devices(amount)]
+
+
+def devices(amount: Mapping[str, int]) -> list[str]:
+    """The host first."""
+    return sorted(amount, key=lambda device: (device != HOST, device))
+
+
+def times(since: float) -> Message:
+    """A Unix time for <time datetime=…> and how long ago it was."""
+    at = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
+    return {"since_iso": at, "ago": ago(time.time() - since)}
+
+
+def ago(seconds: float) -> str:
+    """Such as "5 min"; static/live.js words it the same way."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"

@@ -1,0 +1,105 @@
+"""What is to be loaded, and the room that is made for it: acts on the steps that `placement` finds."""
+
+from __future__ import annotations
+
+from supervisor.core.commands import Announce
+from supervisor.core.fleet_state import Model
+from supervisor.core.lifecycle import Lifecycle
+from supervisor.core.operators import Operators
+from supervisor.core.placement import Claim, MakeRoom, NeverFits, Start, Wait, claim_of, next_step
+from supervisor.core.policy import Policy
+from supervisor.core.reasons import EndReason, Kind
+from supervisor.core.scheduler import Scheduler
+
+
+class Loading:
+    """The claims of all models, by name. `chosen` is the model for which room is being made; `due` when time alone may
+    change what is next."""
+
+    def __init__(self, lifecycle: Lifecycle, scheduler: Scheduler, operators: Operators) -> None:
+        self.chosen: str | None = None
+        self.due: float | None = None
+        self._claims: dict[str, Claim] = {}
+        self._lifecycle = lifecycle
+        self._scheduler = scheduler
+        self._operators = operators
+
+    @property
+    def claimants(self) -> list[str]:
+        """The models of which something is to be started."""
+        return list(self._claims)
+
+    def consider(self, model: Model) -> None:
+        """Look again at what of the model is to be started."""
+        claim = claim_of(model)
+        if claim is None:
+            self._claims.pop(model.name, None)
+        else:
+            self._claims[model.name] = claim
+
+    def forget(self, name: str) -> None:
+        """The model is gone, or nothing more is to be loaded."""
+        self._claims.pop(name, None)
+
+    def place(self, models: dict[str, Model], policy: Policy, now: float) -> list[str]:
+        """Start what there is room for, and make room. Returns the models to look at again."""
+        touched = self._keep_what_nobody_needs_gone(models)
+        self.due = None
+        while step := next_step(self._claims.values(), models.values(), policy, self.chosen, now):
+            match step:
+                case Start():
+                    self._start(step.claim, now)
+                    touched.append(step.claim.model.name)
+                case MakeRoom():
+                    touched += self._make_room(step, models, now)
+                case NeverFits():
+                    self._refuse(step)
+                    touched.append(step.claim.model.name)
+                case Wait():
+                    self.due = step.until
+                    break
+        return touched
+
+    def _start(self, claim: Claim, now: float) -> None:
+        model = claim.model
+        if self.chosen == model.name:
+            self.chosen = None
+        del self._claims[model.name]
+        claim.replica.terms, model.wanted = model.preset, True
+        self._lifecycle.start(claim.replica, now)
+
+    def _make_room(self, step: MakeRoom, models: dict[str, Model], now: float) -> list[str]:
+        """Requests that came before the claim's are still served: it is a swap, not a jump of the queue."""
+        self.chosen = step.claim.model.name
+        names = list(dict.fromkeys(victim.model for victim in step.victims))
+        for name in names:
+            victims = [victim for victim in step.victims if victim.model == name]
+            if len(victims) == len(models[name].occupying):
+                models[name].unwant()
+            for victim in victims:
+                self._lifecycle.stop(victim, EndReason(Kind.EVICTED, detail=self.chosen), now, patience=None)
+                victim.drain_before = step.claim.since
+        return names
+
+    def _refuse(self, step: NeverFits) -> None:
+        model = step.claim.model
+        del self._claims[model.name]
+        model.unwant()
+        self._scheduler.refuse_waiting(model, step.why)
+        self._operators.reject(model, step.why)
+        self._lifecycle.commands.append(Announce("queue", model.name, step.why.message))
+
+    def _keep_what_nobody_needs_gone(self, models: dict[str, Model]) -> list[str]:
+        """A claim whose clients all left needs no room: what drains for it goes on. Returns the models that do."""
+        kept: list[str] = []
+        if self.chosen is None or self.chosen in self._claims:
+            return kept
+        for model in models.values():
+            draining = [each for each in model.replicas if each.draining and each.ending is not None]
+            for replica in draining:
+                if replica.ending is not None and replica.ending.detail == self.chosen:
+                    model.wanted = True
+                    self._lifecycle.keep(replica)
+                    kept.append(model.name)
+        self.chosen = None
+        return kept

@@ -1,0 +1,50 @@
+"""Who waits for what, since when and why: the queue as it is shown."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+
+from supervisor.core.fleet_state import Instance, Lease, Model
+from supervisor.core.scheduler import lease_limit
+from supervisor.core.states import State
+
+
+def oldest_waiters(models: Iterable[Model], most: int) -> list[Lease]:
+    """The `most` leases that have waited longest, oldest first."""
+    heads = (lease for model in models for lease in model.waiting)
+    return heapq.nsmallest(most, heads, key=lambda lease: (lease.asked_at, lease.id))
+
+
+def why_waiting(model: Model, models: Mapping[str, Model], chosen: str | None) -> str:
+    """What those who wait for the model wait for; `chosen` is the model for which room is being made."""
+    by_state: dict[State, Instance] = {}
+    for replica in model.replicas:
+        by_state.setdefault(replica.state, replica)
+    if serving := [replica for replica in model.replicas if replica.serves]:
+        slots = sum(map(lease_limit, serving))
+        more = "; another replica is loading" if State.STARTING in by_state else ""
+        return f"its {slots} slots are in use{more}" if slots > 1 else f"its only slot is in use{more}"
+    if State.STARTING in by_state:
+        return "it is loading"
+    if (backing_off := by_state.get(State.BACKOFF)) is not None:
+        return f"it will be restarted: {_text(backing_off.reason)}"
+    if (draining := by_state.get(State.READY)) is not None:
+        return f"it drains: {_text(draining.ending)}"
+    if (stopping := by_state.get(State.STOPPING)) is not None:
+        return f"it is stopping: {_text(stopping.ending)}"
+    return _no_room(model, models, chosen)
+
+
+def _no_room(model: Model, models: Mapping[str, Model], chosen: str | None) -> str:
+    if chosen not in (None, model.name):
+        return f"room is made for {chosen} first"
+    occupying = [other for other in models.values() if other.occupying and other is not model]
+    leaving = [other.name for other in occupying if any(replica.leaving for replica in other.replicas)]
+    if leaving:
+        return f"room is made by {', '.join(sorted(leaving))}"
+    return f"there is no room beside {', '.join(sorted(other.name for other in occupying))}"
+
+
+def _text(reason: object) -> str:
+    return getattr(reason, "text", "unknown")

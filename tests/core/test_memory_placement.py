@@ -1,0 +1,352 @@
+"""Memory budgets: who fits beside whom, who makes room, who is refused with the numbers, and what is learned."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.commands import Announce, Measure, Refuse, Remember, Terminate
+from supervisor.core.events import Ended, Goal, Measured, Notified, PresetsChanged
+from supervisor.core.need import UNKNOWN, Need, fits, in_words, known, learn, total
+from supervisor.core.policy import Policy
+from supervisor.core.reasons import EndReason, Kind
+from tests.core.driver import Driver, preset
+
+GIB = 2**30
+EIGHT = Policy(max_wait=10.0, budget={"host": 8 * GIB})
+
+
+def estimated(gib: float, shared: float = 0.0) -> Need:
+    return Need("estimated", {"host": int(shared * GIB)}, {"host": int(gib * GIB)}, "weights and the like")
+
+
+def driver_with(policy: Policy = EIGHT, **needs: float) -> Driver:
+    """A fleet of models by what they need in GiB."""
+    return Driver(
+        *(preset(name) for name in needs), policy=policy, needs={name: estimated(gib) for name, gib in needs.items()}
+    )
+
+
+def serve(driver: Driver, name: str) -> int:
+    lease = driver.lease(name)
+    if driver.model(name).state.value == "starting":
+        driver.ready(name)
+    assert driver.granted() == [lease]
+    return lease
+
+
+def use(driver: Driver, name: str) -> None:
+    driver.release(serve(driver, name))
+    driver.tick(1)
+
+
+def terminated(driver: Driver) -> list[str]:
+    return [driver.fleet.lifecycle.launches[command.launch].name for command in driver.last(Terminate)]
+
+
+def states(driver: Driver) -> dict[str, str]:
+    return {name: model.state.value for name, model in driver.fleet.models.items()}
+
+
+# Who fits
+
+
+def test_what_fits_together_runs_together() -> None:
+    driver = driver_with(a=4, b=4, c=1)
+    use(driver, "a")
+    use(driver, "b")
+    assert states(driver) == {"a": "ready", "b": "ready", "c": "stopped"}
+    driver.lease("c")
+    assert terminated(driver) == ["a"]
+
+
+def test_the_fewest_go_not_the_oldest_ones() -> None:
+    driver = driver_with(small=1, tiny=1, large=6, big=6)
+    for name in ("small", "tiny", "large"):
+        use(driver, name)
+    driver.lease("big")
+    assert terminated(driver) == ["large"]
+
+
+def test_of_several_that_would_do_the_least_recently_used_goes() -> None:
+    driver = driver_with(a=4, b=4, c=4)
+    for name in ("a", "b", "a"):
+        use(driver, name)
+    driver.lease("c")
+    assert terminated(driver) == ["b"]
+
+
+def test_as_many_as_it_takes_go_at_once() -> None:
+    driver = driver_with(a=2, b=2, c=2, d=2, big=7)
+    for name in "abcd":
+        use(driver, name)
+    lease = driver.lease("big")
+    assert sorted(terminated(driver)) == ["a", "b", "c", "d"]
+    for name in "abc":
+        driver.ends(name, code=0)
+        assert not driver.spawned()
+    driver.ends("d", code=0)
+    assert driver.spawned() == ["big"]
+    driver.ready("big")
+    assert driver.granted() == [lease]
+
+
+def test_a_gpu_has_a_budget_of_its_own() -> None:
+    needs = {name: Need("estimated", {"host": GIB}, {"gpu0": 6 * GIB}) for name in "ab"}
+    policy = Policy(budget={"host": 8 * GIB, "gpu0": 10 * GIB})
+    driver = Driver(preset("a"), preset("b"), preset("c"), policy=policy, needs={**needs, "c": estimated(1)})
+    for name in "ac":
+        use(driver, name)
+    assert states(driver) == {"a": "ready", "b": "stopped", "c": "ready"}
+    driver.lease("b")
+    assert terminated(driver) == ["a"]
+
+
+def test_busy_models_drain_together_when_the_patience_of_the_oldest_is_over() -> None:
+    driver = driver_with(a=4, b=4, big=8)
+    of_a, of_b = serve(driver, "a"), serve(driver, "b")
+    waiting = driver.lease("big")
+    driver.tick(11)
+    assert driver.instance("a").draining and driver.instance("b").draining
+    driver.release(of_a)
+    driver.ends("a", code=0)
+    assert not driver.spawned()
+    driver.release(of_b)
+    driver.ends("b", code=0)
+    driver.ready("big")
+    assert driver.granted() == [waiting]
+
+
+def test_an_idle_model_goes_with_the_busy_one_only_if_it_must() -> None:
+    driver = driver_with(busy=4, idle=1, other=5)
+    use(driver, "idle")
+    serve(driver, "busy")
+    driver.lease("other")
+    driver.tick(11)
+    assert driver.instance("busy").draining and states(driver)["idle"] == "ready"
+
+
+def test_a_small_model_need_not_wait_behind_a_large_one_that_waits_for_room() -> None:
+    driver = driver_with(busy=6, large=6, small=1)
+    of_busy = serve(driver, "busy")
+    driver.lease("large")
+    driver.lease("small")
+    assert driver.spawned() == ["small"]
+    driver.ready("small")
+    driver.tick(11)
+    assert driver.instance("busy").draining
+    driver.lease("small")
+    driver.release(of_busy)
+    driver.ends("busy", code=0)
+    assert driver.spawned() == ["large"], "the room was made for it"
+
+
+# What never fits
+
+
+def test_what_can_never_fit_is_refused_at_once_with_the_numbers() -> None:
+    driver = driver_with(huge=12)
+    driver.lease("huge")
+    [refusal] = driver.last(Refuse)
+    assert refusal.refusal.status == 503
+    assert refusal.refusal.message == (
+        "model 'huge' cannot be loaded: it needs 12 GiB of host (estimated: weights and the like), and memory allows "
+        "8.0 GiB of host; declare memory: in its preset if it needs less, or give it a smaller context"
+    )
+    assert not driver.fleet.loading.claimants
+
+
+def test_what_never_fits_is_refused_however_much_else_waits() -> None:
+    driver = driver_with(a=8, b=8, huge=12)
+    serve(driver, "a")
+    driver.lease("b")
+    driver.tick(11)
+    driver.lease("huge")
+    driver.tick(0)
+    refused = [command for command in driver.history if isinstance(command, Refuse)]
+    assert ["huge" in command.refusal.message for command in refused] == [True]
+
+
+def test_an_autostart_model_that_never_fits_is_told_and_left() -> None:
+    driver = Driver(preset("huge", autostart=True), policy=EIGHT, needs={"huge": estimated(12)})
+    told = [command for command in driver.history if isinstance(command, Announce) and command.model == "huge"]
+    assert ["cannot be loaded" in command.text for command in told] == [True]
+    assert not driver.model("huge").wanted
+    assert driver.fleet.next_deadline() is None
+
+
+def test_pinned_models_that_hold_the_memory_are_named() -> None:
+    driver = Driver(preset("p", pinned=True), preset("a"), policy=EIGHT, needs={"p": estimated(5), "a": estimated(4)})
+    use(driver, "p")
+    driver.lease("a")
+    [refusal] = driver.last(Refuse)
+    assert "memory allows 8.0 GiB of host, of which pinned models hold 5.0 GiB of host: p" in refusal.refusal.message
+
+
+def test_a_declared_need_counts_more_than_what_was_learned() -> None:
+    driver = Driver(preset("a", memory={"host": "2GiB"}), policy=EIGHT, needs={"a": estimated(12)})
+    serve(driver, "a")
+    driver.send(Measured(driver.launch("a"), {"host": 20 * GIB}, {}))
+    assert driver.fleet.models["a"].need.source == "estimated", "nothing was served: the estimate stands"
+
+
+def test_an_operator_is_told_that_it_never_fits() -> None:
+    driver = driver_with(huge=12)
+    commands = driver.ask(Goal.LOAD, "huge", wait=True)
+    assert any("cannot be loaded" in getattr(getattr(command, "refusal", None), "message", "") for command in commands)
+
+
+def test_a_reload_with_a_larger_budget_lets_it_in() -> None:
+    driver = driver_with(a=6, b=6)
+    serve(driver, "a")
+    driver.lease("b")
+    presets = {name: model.preset for name, model in driver.fleet.models.items()}
+    needs = {name: model.need for name, model in driver.fleet.models.items()}
+    driver.send(PresetsChanged(presets, {}, Policy(budget={"host": 12 * GIB}), needs))
+    assert driver.spawned() == ["b"]
+
+
+# What is learned
+
+
+def test_a_measure_replaces_an_estimate_once_something_was_served() -> None:
+    driver = driver_with(a=4)
+    lease = driver.lease("a")
+    measures = [command for command in driver.ready("a") if isinstance(command, Measure)]
+    assert measures == [Measure(driver.launch("a"))]
+    driver.send(Measured(driver.launch("a"), {"host": GIB}, {"host": GIB}))
+    assert driver.model("a").need.source == "estimated"
+    driver.tick(60)
+    assert Measure(driver.launch("a")) in driver.release(lease)
+    [remembered] = [
+        command
+        for command in driver.send(Measured(driver.launch("a"), {"host": GIB}, {"host": GIB}))
+        if isinstance(command, Remember)
+    ]
+    assert remembered == Remember("a", Need("measured", {"host": GIB}, {"host": GIB}))
+    assert driver.model("a").need.total(2) == {"host": 3 * GIB}
+
+
+def test_busy_servers_are_not_measured_with_every_request() -> None:
+    driver = driver_with(a=4)
+    use(driver, "a")
+    for _ in range(10):
+        driver.release(serve(driver, "a"))
+        assert not driver.last(Measure)
+        driver.tick(1)
+    driver.tick(30)
+    driver.release(serve(driver, "a"))
+    assert driver.last(Measure)
+
+
+def test_a_measure_of_something_that_is_gone_is_nothing() -> None:
+    driver = driver_with(a=4)
+    use(driver, "a")
+    launch = driver.launch("a")
+    driver.ends("a", code=0)
+    assert driver.send(Measured(launch, {"host": 1}, {})) == []
+
+
+sizes = st.dictionaries(st.sampled_from(["host", "gpu0"]), st.integers(0, 100), max_size=2)
+needs = st.builds(Need, st.just("measured"), sizes, sizes)
+
+
+@given(needs, needs, st.booleans())
+def test_what_is_learned_never_falls_below_a_measure(before: Need, seen: Need, served: bool) -> None:
+    after = learn(before, seen, served=served).total(1)
+    for need in (before, seen):
+        assert all(after.get(device, 0) >= size for device, size in need.shared.items())
+        assert all(after.get(device, 0) >= size for device, size in need.each.items())
+
+
+@pytest.mark.parametrize(
+    ("before", "served", "after"),
+    [
+        (UNKNOWN, False, 3),
+        (UNKNOWN, True, 3),
+        (Need("estimated", {}, {"host": 5}), False, 5),
+        (Need("estimated", {}, {"host": 5}), True, 3),
+        (Need("measured", {}, {"host": 5}), True, 5),
+        (Need("measured", {}, {"host": 2}), False, 3),
+    ],
+)
+def test_learning(before: Need, served: bool, after: int) -> None:
+    assert learn(before, Need("measured", {}, {"host": 3}), served=served).total(1) == {"host": after}
+
+
+def test_arithmetic_of_needs() -> None:
+    need = Need("estimated", {"host": 10}, {"host": 1, "gpu0": 2})
+    assert (need.total(0), need.total(3)) == ({}, {"gpu0": 6, "host": 13})
+    assert total([{"host": 1}, {"host": 2, "gpu0": 3}]) == {"host": 3, "gpu0": 3}
+    assert fits({"host": 10, "gpu7": 99}, {"host": 10}) and not fits({"host": 11}, {"host": 10})
+    assert in_words({"host": 6 * GIB, "gpu0": 512 * 2**20}) == "512 MiB of gpu0, 6.0 GiB of host"
+    assert in_words({}) == "nothing"
+    assert known({"gpu0": 7}, need) == Need("declared", {}, {"gpu0": 7})
+    assert known(None, need) is need
+
+
+# A load that dies of memory
+
+
+def out_of_memory(driver: Driver, name: str) -> None:
+    driver.send(Notified(driver.launch(name), out_of_memory=True))
+    driver.send(Ended(driver.launch(name), EndReason(Kind.EXITED, code=71)))
+
+
+def test_a_load_that_dies_of_memory_evicts_one_more_and_is_tried_once_more() -> None:
+    driver = driver_with(idle=1, other=1, a=1)
+    for name in ("idle", "other"):
+        use(driver, name)
+    lease = driver.lease("a")
+    out_of_memory(driver, "a")
+    assert terminated(driver) == ["idle"], "one, not both"
+    driver.ends("idle", code=0)
+    assert driver.spawned() == ["a"]
+    assert states(driver)["other"] == "ready"
+    driver.ready("a")
+    assert driver.granted() == [lease]
+
+
+def test_a_second_death_of_memory_is_final() -> None:
+    driver = driver_with(idle=1, other=1, a=1)
+    for name in ("idle", "other"):
+        use(driver, name)
+    lease = driver.lease("a")
+    out_of_memory(driver, "a")
+    driver.ends("idle", code=0)
+    out_of_memory(driver, "a")
+    assert states(driver) == {"idle": "stopped", "other": "ready", "a": "failed"}
+    assert driver.refused() == [(lease, 500)]
+    assert driver.instance("a").reason is not None and "out of memory" in driver.instance("a").reason.text
+
+
+def test_with_nothing_to_evict_a_death_of_memory_is_final_at_once() -> None:
+    driver = driver_with(a=1)
+    lease = driver.lease("a")
+    out_of_memory(driver, "a")
+    assert driver.refused() == [(lease, 500)] and states(driver)["a"] == "failed"
+
+
+def test_the_retry_waits_for_a_busy_model_and_starts_if_that_leaves_by_itself() -> None:
+    driver = driver_with(busy=1, a=1)
+    running = serve(driver, "busy")
+    lease = driver.lease("a")
+    out_of_memory(driver, "a")
+    assert not driver.spawned() and states(driver)["a"] == "stopped"
+    driver.ask(Goal.UNLOAD, "busy")
+    driver.release(running)
+    driver.ends("busy", code=0)
+    assert driver.spawned() == ["a"]
+    driver.ready("a")
+    assert driver.granted() == [lease]
+
+
+def test_a_load_after_a_death_of_memory_starts_afresh() -> None:
+    driver = driver_with(a=1)
+    driver.lease("a")
+    out_of_memory(driver, "a")
+    driver.ask(Goal.LOAD, "a")
+    assert states(driver)["a"] == "starting"
+    driver.ready("a")
+    assert states(driver)["a"] == "ready"

@@ -1,0 +1,238 @@
+"""What is remembered of memory: estimates by the files they come from, measures by how servers are started."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_gguf import make
+
+from supervisor import gguf_file, needs
+from supervisor.core.need import UNKNOWN, Need
+from supervisor.core.preset import Preset
+from supervisor.needs import Needs
+
+MEASURED = Need("measured", {"host": 10**9}, {"host": 7, "gpu0": 9})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return make(tmp_path / "model.gguf")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    folder = tmp_path / "state"
+    folder.mkdir(0o700)
+    return folder
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The paths of which the header was read."""
+    paths: list[str] = []
+    read = gguf_file.read
+
+    def counted(path: str) -> Any:
+        paths.append(path)
+        return read(path)
+
+    monkeypatch.setattr(gguf_file, "read", counted)
+    yield paths
+
+
+def preset(model: str, **keys: Any) -> Preset:
+    return Preset(**{"name": "m", "model": model, **keys})
+
+
+def need(book: Needs, asked: Preset) -> Need:
+    return book.of({asked.name: asked})[asked.name]
+
+
+# Estimates
+
+
+def test_a_model_is_estimated_until_it_was_measured(model: str, state: Path) -> None:
+    book = Needs(state, gpus=0)
+    estimated = need(book, preset(model))
+    assert estimated.source == "estimated"
+    assert estimated.shared["host"] > 0
+    assert estimated.parts.startswith("weights ")
+    book.remember("m", preset(model), MEASURED)
+    assert need(book, preset(model)) == MEASURED
+    assert need(Needs(state, gpus=0), preset(model)) == MEASURED
+
+
+def test_what_no_file_tells_is_unknown(tmp_path: Path, state: Path) -> None:
+    (tmp_path / "broken.gguf").write_text("not a model")
+    book = Needs(state, gpus=0)
+    presets = {
+        "command": Preset(name="command", backend="command", command=("x", "{port}")),
+        "missing": preset(str(tmp_path / "missing.gguf"), name="missing"),
+        "broken": preset(str(tmp_path / "broken.gguf"), name="broken"),
+        "shard": preset(str(tmp_path / "a-00001-of-99999.gguf"), name="shard"),
+    }
+    assert book.of(presets) == dict.fromkeys(presets, UNKNOWN)
+    book.remember("command", presets["command"], MEASURED)
+    assert book.of(presets)["command"] == MEASURED
+
+
+def test_a_projector_counts(model: str, tmp_path: Path) -> None:
+    (tmp_path / "mmproj.gguf").write_bytes(bytes(12345))
+    book = Needs(None, gpus=0)
+    with_projector = need(book, preset(model, mmproj=str(tmp_path / "mmproj.gguf")))
+    assert with_projector.each["host"] - need(book, preset(model)).each["host"] == 12345
+    assert need(book, preset(model, mmproj=str(tmp_path / "missing"))).each == need(book, preset(model)).each
+
+
+def test_a_file_is_read_once(model: str, state: Path, reads: list[str]) -> None:
+    presets = {f"m{number}": preset(model, name=f"m{number}", context=number + 1) for number in range(1000)}
+    assert {each.source for each in Needs(state, gpus=0).of(presets).values()} == {"estimated"}
+    book = Needs(state, gpus=0)
+    assert len(set(map(str, book.of(presets).values()))) > 1
+    book.of(presets)
+    assert reads == [model]
+    assert book.shape(model) is not None
+    assert reads == [model]
+
+
+def test_a_broken_file_is_read_once_too(tmp_path: Path, state: Path, reads: list[str]) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_text("not a model")
+    for _ in range(2):
+        assert need(Needs(state, gpus=0), preset(str(broken))) == UNKNOWN
+    assert reads == [str(broken)]
+
+
+def test_a_changed_file_is_read_again(model: str, state: Path, reads: list[str]) -> None:
+    book = Needs(state, gpus=0)
+    before = need(book, preset(model, context=0))
+    book.remember("m", preset(model, context=0), MEASURED)
+    make(Path(model), llama__context_length=2048)
+    os.utime(model, ns=(1, 1))
+    after = need(book, preset(model, context=0))
+    assert after.source == "estimated"
+    assert after.each["host"] > before.each["host"]
+    assert reads == [model, model]
+    Path(model).unlink()
+    assert need(book, preset(model)) == UNKNOWN
+
+
+# Measures
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ({"context": 512}, False),
+        ({"options": {"n_batch": 64}}, False),
+        ({"env": {"CUDA_VISIBLE_DEVICES": "1"}}, False),
+        ({"description": "other", "aliases": ["a"], "replicas": 3, "memory": {"host": 5}}, True),
+        ({"name": "another"}, True),
+        ({"watchdog": "30s"}, True),
+    ],
+    ids=str,
+)
+def test_a_measure_is_for_what_is_started_in_the_same_way(model: str, change: dict[str, Any], known: bool) -> None:
+    book = Needs(None, gpus=0)
+    book.remember("m", preset(model), MEASURED)
+    assert (need(book, preset(model, **change)).source == "measured") is known
+
+
+def test_a_measure_is_for_as_many_gpus(model: str, state: Path) -> None:
+    Needs(state, gpus=1).remember("m", preset(model), MEASURED)
+    assert need(Needs(state, gpus=2), preset(model)).source == "estimated"
+    assert need(Needs(state, gpus=1), preset(model)).source == "measured"
+
+
+def test_weights_that_were_measured_in_part_count_whole(model: str) -> None:
+    book = Needs(None, gpus=0)
+    estimated = need(book, preset(model))
+    book.remember("m", preset(model), Need("measured", {"host": 1}, {"host": 7}))
+    assert need(book, preset(model)) == Need("measured", estimated.shared, {"host": 7})
+
+
+def test_the_book_forgets_first_what_nothing_uses(model: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs, "MAX_MEASURES", 3)
+    book = Needs(state, gpus=0)
+    in_use = preset(model, context=1)
+    book.of({"m": in_use})
+    for context in range(1, 6):
+        book.remember("m", preset(model, context=context), MEASURED)
+    sources = [need(Needs(state, gpus=0), preset(model, context=context)).source for context in range(1, 6)]
+    assert sources == ["measured", "estimated", "estimated", "measured", "measured"]
+
+
+def test_models_that_are_gone_are_forgotten(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs, "MAX_SHAPES", 2)
+    book = Needs(state, gpus=0)
+    for number in range(5):
+        need(book, preset(make(tmp_path / f"{number}.gguf")))
+    stored = json.loads((state / "models.json").read_bytes())["entries"]
+    assert list(stored) == [str(tmp_path / "3.gguf"), str(tmp_path / "4.gguf")]
+
+
+# The files
+
+
+def test_nothing_is_written_when_nothing_changed(model: str, state: Path) -> None:
+    book = Needs(state, gpus=0)
+    need(book, preset(model))
+    book.remember("m", preset(model), MEASURED)
+    before = {path.name: path.stat().st_ino for path in state.iterdir()}
+    assert before.keys() == {"models.json", "measured.json"}
+    need(book, preset(model))
+    book.remember("m", preset(model), MEASURED)
+    assert {path.name: path.stat().st_ino for path in state.iterdir()} == before
+    assert {path.stat().st_mode & 0o777 for path in state.iterdir()} == {0o600}
+
+
+BAD = [b"", b"{", b"[]", b"null", b"\xff\0", b'{"format": 1}', b'{"format": 2, "entries": {}}', b"[" * 100_000]
+BAD += [b'{"format": 1, "entries": {"a": {"stamps": {}, "shape": {"architecture": 5}}}}']
+
+
+@pytest.mark.parametrize("content", BAD, ids=lambda content: repr(content[:24]))
+def test_what_can_not_be_read_is_written_anew(model: str, state: Path, content: bytes) -> None:
+    for name in ("models.json", "measured.json"):
+        (state / name).write_bytes(content)
+    book = Needs(state, gpus=0)
+    assert need(book, preset(model)).source == "estimated"
+    book.remember("m", preset(model), MEASURED)
+    assert need(Needs(state, gpus=0), preset(model)) == MEASURED
+
+
+@pytest.mark.parametrize("obstacle", ["missing", "file", "directories", "fifos", "full", "dangling"])
+def test_a_disk_that_takes_nothing_costs_only_the_memory(model: str, tmp_path: Path, obstacle: str) -> None:
+    state = tmp_path / "state"
+    if obstacle == "file":
+        state.write_text("")
+    elif obstacle == "full":
+        state.mkdir()
+        for name in ("models.json", "measured.json"):
+            (state / f".{name}.new").symlink_to("/dev/full")
+    elif obstacle != "missing":
+        state.mkdir()
+        for name in ("models.json", "measured.json"):
+            if obstacle == "directories":
+                (state / name).mkdir()
+            elif obstacle == "fifos":
+                os.mkfifo(state / name)
+            else:
+                (state / name).symlink_to(tmp_path / "nowhere" / "else")
+    book = Needs(state, gpus=0)
+    assert need(book, preset(model)).source == "estimated"
+    book.remember("m", preset(model), MEASURED)
+    assert need(book, preset(model)) == MEASURED
+    if state.is_dir():
+        assert not [path for path in state.iterdir() if path.name.startswith(".")] or obstacle == "full"
+
+
+def test_without_a_state_directory_nothing_is_written(model: str, tmp_path: Path) -> None:
+    book = Needs(None, gpus=0)
+    need(book, preset(model))
+    book.remember("m", preset(model), MEASURED)
+    assert list(tmp_path.iterdir()) == [Path(model)]
