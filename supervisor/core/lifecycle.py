@@ -40,7 +40,7 @@ class Lifecycle:
         self.launches[instance.launch] = instance
         instance.was_ready = instance.out_of_memory = instance.draining = instance.needs_room = False
         instance.ending = instance.pid = instance.message = instance.progress = instance.ailment = None
-        instance.served_this_run = 0
+        instance.served_this_run, instance.free_since = 0, None
         timeout = instance.terms.start_timeout
         instance.deadline = None if timeout is None else now + timeout
         preset = instance.terms if isinstance(instance.terms, Preset) else None

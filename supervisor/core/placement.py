@@ -117,7 +117,7 @@ def next_step(
             if not isinstance(step, Wait):
                 return step
             first = step
-            if chosen is not None or floor.is_full:
+            if chosen is not None:
                 return first
         elif floor.has_room_for(claim, ()) and not claim.replica.needs_room:
             return Start(claim)
@@ -135,11 +135,6 @@ class _Floor:
     def __init__(self, models: Collection[Model], policy: Policy) -> None:
         self.policy = policy
         self.models = [model for model in models if model.occupying]
-
-    @property
-    def is_full(self) -> bool:
-        """True when no further model may run, however small."""
-        return bool(self.policy.max_models) and len(self.models) >= self.policy.max_models
 
     def leaving(self) -> Unit:
         """What will be stopped soon."""

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.core.commands import Announce, Measure, Refuse, Remember, Terminate
+from supervisor.core.config import Config
 from supervisor.core.events import Ended, Goal, Measured, Notified, PresetsChanged
 from supervisor.core.need import UNKNOWN, Need, fits, in_words, known, learn, total
-from supervisor.core.policy import Policy
+from supervisor.core.policy import Policy, budget
 from supervisor.core.reasons import EndReason, Kind
 from tests.core.driver import Driver, preset
 
@@ -21,7 +22,7 @@ def estimated(gib: float, shared: float = 0.0) -> Need:
     return Need("estimated", {"host": int(shared * GIB)}, {"host": int(gib * GIB)}, "weights and the like")
 
 
-def driver_with(policy: Policy = EIGHT, **needs: float) -> Driver:
+def driver_with(policy: Policy = EIGHT, /, **needs: float) -> Driver:
     """A fleet of models by what they need in GiB."""
     return Driver(
         *(preset(name) for name in needs), policy=policy, needs={name: estimated(gib) for name, gib in needs.items()}
@@ -142,6 +143,32 @@ def test_a_small_model_need_not_wait_behind_a_large_one_that_waits_for_room() ->
     assert driver.spawned() == ["large"], "the room was made for it"
 
 
+def test_room_stays_with_the_model_it_is_made_for() -> None:
+    driver = driver_with(Policy(max_models=1, max_wait=10.0), a=1, x=1, y=1)
+    running = serve(driver, "a")
+    driver.ask(Goal.LOAD, "x")
+    driver.tick(1)
+    driver.lease("y")
+    driver.tick(10)
+    assert driver.instance("a").ending is not None and driver.instance("a").ending.detail == "x"
+    driver.lease("x")
+    driver.release(running)
+    driver.ends("a", code=0)
+    assert driver.spawned() == ["x"], "although somebody has waited longer for y than for x"
+
+
+def test_nothing_starts_in_room_that_is_being_made() -> None:
+    driver = driver_with(busy=6, large=6, small=2)
+    running = serve(driver, "busy")
+    driver.lease("large")
+    driver.tick(11)
+    driver.lease("small")
+    assert not driver.spawned()
+    driver.release(running)
+    driver.ends("busy", code=0)
+    assert driver.spawned() == ["large", "small"]
+
+
 # What never fits
 
 
@@ -205,6 +232,24 @@ def test_a_reload_with_a_larger_budget_lets_it_in() -> None:
     needs = {name: model.need for name, model in driver.fleet.models.items()}
     driver.send(PresetsChanged(presets, {}, Policy(budget={"host": 12 * GIB}), needs))
     assert driver.spawned() == ["b"]
+
+
+def test_a_reload_brings_other_needs() -> None:
+    driver = driver_with(a=12)
+    driver.lease("a")
+    assert driver.refused()
+    presets = {"a": preset("a", context=512)}
+    driver.send(PresetsChanged(presets, {}, EIGHT, {"a": estimated(2)}))
+    driver.lease("a")
+    assert driver.spawned() == ["a"]
+
+
+def test_the_budget_is_what_is_configured_or_most_of_what_the_machine_has() -> None:
+    machine = {"host": 100, "gpu0": 100, "gpu1": 100}
+    config = Config.model_validate({"memory": {"host": "1GiB", "gpu0": "auto", "gpu7": 5}})
+    assert budget(config, machine) == {"host": GIB, "gpu0": 95, "gpu1": 95, "gpu7": 5}
+    assert budget(Config(), machine) == {"host": 90, "gpu0": 95, "gpu1": 95}
+    assert budget(Config(), {}) == {}
 
 
 # What is learned
@@ -275,6 +320,12 @@ def test_learning(before: Need, served: bool, after: int) -> None:
     assert learn(before, Need("measured", {}, {"host": 3}), served=served).total(1) == {"host": after}
 
 
+def test_what_is_shared_counts_here_by_a_part_only_and_is_not_believed_to_be_less() -> None:
+    before = Need("estimated", {"host": 10}, {"host": 5})
+    seen = Need("measured", {"host": 4}, {"host": 3})
+    assert learn(before, seen, served=True) == Need("measured", {"host": 10}, {"host": 3})
+
+
 def test_arithmetic_of_needs() -> None:
     need = Need("estimated", {"host": 10}, {"host": 1, "gpu0": 2})
     assert (need.total(0), need.total(3)) == ({}, {"gpu0": 6, "host": 13})
@@ -284,6 +335,7 @@ def test_arithmetic_of_needs() -> None:
     assert in_words({}) == "nothing"
     assert known({"gpu0": 7}, need) == Need("declared", {}, {"gpu0": 7})
     assert known(None, need) is need
+    assert known({"host": 7}, Need("measured", {}, {"host": 9})) == Need("declared", {}, {"host": 7})
 
 
 # A load that dies of memory
@@ -319,6 +371,21 @@ def test_a_second_death_of_memory_is_final() -> None:
     assert states(driver) == {"idle": "stopped", "other": "ready", "a": "failed"}
     assert driver.refused() == [(lease, 500)]
     assert driver.instance("a").reason is not None and "out of memory" in driver.instance("a").reason.text
+
+
+def test_a_load_that_worked_may_be_retried_anew_the_next_time() -> None:
+    driver = driver_with(idle=1, other=1, a=1)
+    for name in ("idle", "other"):
+        use(driver, name)
+    driver.lease("a")
+    out_of_memory(driver, "a")
+    driver.ends("idle", code=0)
+    driver.ready("a")
+    driver.ends("a", signal=11)
+    driver.tick(5)
+    driver.lease("a")
+    out_of_memory(driver, "a")
+    assert terminated(driver) == ["other"]
 
 
 def test_with_nothing_to_evict_a_death_of_memory_is_final_at_once() -> None:

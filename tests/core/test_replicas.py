@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from supervisor.core.commands import Grant, Terminate
-from supervisor.core.events import Goal, LeaseAsked, PresetsChanged
+from supervisor.core.events import Goal, LeaseAsked, PresetsChanged, Tick
 from supervisor.core.need import Need
 from supervisor.core.policy import Policy
 from supervisor.core.status import model_status
@@ -81,6 +81,21 @@ def test_one_that_failed_for_good_does_not_fail_the_model() -> None:
     assert names(driver)["a#2"] == "failed"
     assert driver.lease("a") and grants(driver) == ["a"]
     driver.ask(Goal.RESET, "a")
+    assert driver.spawned() == ["a#2"]
+
+
+def test_after_a_failure_for_good_no_further_ones_are_tried() -> None:
+    driver = three()
+    driver.ask(Goal.LOAD, "a")
+    driver.ready("a")
+    driver.ends("a#2", code=65)
+    driver.send(Tick())
+    assert names(driver) == {"a": "ready", "a#2": "failed", "a#3": "stopped"}
+
+
+def test_one_that_exits_cleanly_is_started_again_as_long_as_the_model_is_wanted() -> None:
+    driver = all_ready(three())
+    driver.ends("a#2", code=0)
     assert driver.spawned() == ["a#2"]
 
 
@@ -180,8 +195,38 @@ def test_a_further_replica_never_drains_a_busy_model() -> None:
     driver.ready("a")
     driver.lease("a")
     driver.tick(3600)
+    driver.send(Tick())
     assert names(driver) == {"a": "ready", "a#2": "stopped", "a#3": "stopped", "b": "ready"}
     assert not driver.instance("b").draining and not driver.refused()
+
+
+def test_a_further_replica_that_pinned_models_leave_no_room_for_refuses_nobody() -> None:
+    needs = {"a": Need("estimated", {}, {"host": 40}), "p": Need("estimated", {}, {"host": 50})}
+    driver = Driver(preset("a", replicas=2), preset("p", pinned=True), policy=BUDGET, needs=needs)
+    driver.ask(Goal.LOAD, "p")
+    driver.ready("p")
+    first = driver.lease("a")
+    driver.ready("a")
+    second = driver.lease("a")
+    assert not driver.refused() and names(driver)["a#2"] == "stopped"
+    driver.release(first)
+    assert driver.granted() == [second]
+
+
+def test_a_model_that_does_not_run_comes_before_a_further_replica_of_one_that_does() -> None:
+    needs = {name: Need("estimated", {}, {"host": size}) for name, size in {"a": 40, "b": 40, "y": 60}.items()}
+    driver = Driver(preset("a", replicas=2), preset("b"), preset("y"), policy=BUDGET, needs=needs)
+    running = driver.lease("y")
+    driver.ready("y")
+    driver.lease("a")
+    driver.ready("a")
+    driver.lease("a")
+    driver.tick(1)
+    driver.lease("b")
+    driver.ask(Goal.UNLOAD, "y")
+    driver.release(running)
+    driver.ends("y", code=0)
+    assert driver.spawned() == ["b"]
 
 
 def test_an_idle_replica_of_a_busy_model_makes_room() -> None:
@@ -195,6 +240,26 @@ def test_an_idle_replica_of_a_busy_model_makes_room() -> None:
     assert driver.granted() == [waiting]
     driver.tick(3600)
     assert names(driver) == {"a": "ready", "a#2": "stopped", "a#3": "ready", "b": "ready"}
+    driver.ask(Goal.UNLOAD, "b")
+    driver.release(waiting)
+    driver.ends("b", code=0)
+    assert driver.spawned() == ["a#2"], "it comes back when there is room"
+
+
+def test_the_only_replica_that_takes_requests_is_not_evicted_as_a_spare_one() -> None:
+    needs = {name: Need("estimated", {}, {"host": size}) for name, size in {"a": 30, "b": 80}.items()}
+    driver = Driver(preset("a", replicas=2), preset("b"), policy=BUDGET, needs=needs)
+    driver.ask(Goal.LOAD, "a")
+    driver.ready("a")
+    driver.ready("a#2")
+    driver.lease("a")
+    changed = {"a": preset("a", replicas=2, context=9), "b": preset("b")}
+    driver.send(PresetsChanged(changed, {}, BUDGET, needs))
+    driver.ends("a#2", code=0)
+    driver.ready("a#2")
+    assert names(driver) == {"a": "ready", "a#2": "ready", "b": "stopped"} and driver.instance("a").draining
+    driver.lease("b")
+    assert not terminated(driver)
 
 
 def test_replicas_count_as_one_model() -> None:
@@ -202,6 +267,16 @@ def test_replicas_count_as_one_model() -> None:
     all_ready(driver)
     driver.lease("b")
     assert driver.spawned() == ["b"]
+
+
+def test_a_model_that_waits_for_room_does_not_keep_replicas_of_another_from_loading() -> None:
+    driver = Driver(preset("a", replicas=2), preset("z", autostart=True), policy=Policy(max_models=1))
+    driver.ready("z")
+    driver.ask(Goal.LOAD, "a")
+    driver.ends("z", code=0)
+    driver.fleet.models["z"].wanted = True
+    driver.ready("a")
+    assert names(driver) == {"a": "ready", "a#2": "starting", "z": "stopped"}
 
 
 def test_the_picture_of_a_model_with_replicas() -> None:

@@ -341,6 +341,20 @@ def test_an_operators_load_makes_room() -> None:
     assert terminated(driver) == ["a"]
 
 
+def test_what_was_used_in_an_earlier_run_does_not_make_a_fresh_server_look_old() -> None:
+    driver = driver_with(Policy(max_models=2), "a", "b", "c")
+    use(driver, "a")
+    driver.ask(Goal.UNLOAD, "a")
+    driver.ends("a", code=0)
+    driver.tick(10)
+    use(driver, "b")
+    driver.tick(10)
+    driver.ask(Goal.LOAD, "a")
+    driver.ready("a")
+    driver.lease("c")
+    assert terminated(driver) == ["b"]
+
+
 # Idleness
 
 

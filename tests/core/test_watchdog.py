@@ -10,6 +10,7 @@ from supervisor.core.commands import Kill, Probe
 from supervisor.core.events import Goal, LeaseAsked, Notified, PresetsChanged, Probed
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason, Kind
+from supervisor.core.reload import changes
 from tests.core.driver import Driver, preset
 
 
@@ -118,6 +119,17 @@ def test_a_probe_that_goes_wrong_is_repeated_and_its_answer_named() -> None:
         Kind.UNHEALTHY,
         "killed by the watchdog: GET /health answers 500 for 10s",
     )
+
+
+def test_after_a_bad_answer_it_asks_again_soon() -> None:
+    driver = ready(Driver(probed(watchdog="1h")))
+    assert any(isinstance(command, Probe) for command in driver.tick(30)), "and never more rarely than that"
+    driver.send(Probed(driver.launch("a"), healthy=False, ailment="GET /health answers 500"))
+    assert any(isinstance(command, Probe) for command in driver.tick(1))
+
+
+def test_a_changed_watchdog_restarts_the_server_that_was_told_of_it() -> None:
+    assert changes({"a": preset("a")}, {"a": preset("a", watchdog=10)}).changed == ("a",)
 
 
 def test_heartbeats_do_not_help_a_server_that_is_probed() -> None:
