@@ -23,6 +23,7 @@ from supervisor import __version__
 from supervisor.cli import (
     check,
     events,
+    import_,
     load,
     logs,
     queue,
@@ -30,6 +31,7 @@ from supervisor.cli import (
     reset_failed,
     restart,
     run,
+    schema,
     status,
     unload,
 )
@@ -98,5 +100,5 @@ def program() -> None:
     """Run many local language models behind one OpenAI-compatible endpoint."""
 
 
-for module in (run, check, status, queue, load, unload, restart, reset_failed, logs, events, reload):
+for module in (run, check, status, queue, load, unload, restart, reset_failed, logs, events, reload, import_, schema):
     program.add_command(module.command)
