@@ -2,7 +2,7 @@
 # Every path here is relative: make itself cannot carry a checkout whose path has a space in it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow clean
+.PHONY: help run test slow peers clean
 
 LISTEN ?= 127.0.0.1:8080
 ARGS ?=
@@ -34,6 +34,10 @@ test: ## ruff, mypy and pytest with coverage; ARGS='-k word -x' goes to pytest
 slow: ## the tests that take longest, of real models; after make test
 	@sh packaging/demo/environment.sh dev
 	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
+
+peers: ## llama.cpp's own llama-server, for the tests that run it; compiled once
+	@sh packaging/demo/environment.sh dev
+	@sh packaging/demo/peers.sh
 
 clean: ## remove what the other targets made, .venv included
 	@sh packaging/demo/run.sh --clean

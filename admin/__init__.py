@@ -22,8 +22,11 @@ def create_app(runtime_dir: str | None = None) -> Flask:
 
     from flask import Flask
 
-    from admin import dashboard, handlers, models
+    from admin import dashboard, handlers, models, props, streams
+    from admin.cors import Cors
     from admin.leases import Leases
+    from admin.origin import LOCALHOST, Origins
+    from admin.passthrough import Names
     from admin.proxy import Proxy
 
     here = Path(__file__).parent
@@ -33,8 +36,14 @@ def create_app(runtime_dir: str | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = models.MAX_BODY
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False  # else an API path with "//" is answered with an HTML redirect
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
     app.register_blueprint(models.blueprint)
+    app.register_blueprint(props.blueprint)
     app.register_blueprint(dashboard.blueprint)
+    app.register_blueprint(streams.blueprint)
     handlers.register(app)
-    app.wsgi_app = Proxy(app.wsgi_app, Leases(app.config["RUNTIME_DIR"]))  # type: ignore[method-assign]
+    runtime = app.config["RUNTIME_DIR"]
+    origins = Origins(os.environ.get("LLAMA_ROUTER_CORS_ORIGINS", LOCALHOST))
+    proxy = Proxy(app.wsgi_app, Leases(runtime), Names(runtime), origins)
+    app.wsgi_app = Cors(proxy, origins)  # type: ignore[method-assign]
     return app

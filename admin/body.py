@@ -1,12 +1,14 @@
 """Reading request bodies: bounded, whole or not at all, and the one thing the router wants of them, "model".
 
-A body costs no more memory than its bytes, whatever it holds: no other part of its document is ever built.
+A JSON body costs no more memory than its bytes, whatever it holds: no other part of its document is ever built. Any
+other body lies in a temporary file from SPOOL bytes on.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,14 +16,16 @@ import gevent
 import msgspec
 
 from admin.connection import ClientGone
-from admin.errors import Unreadable, invalid, missing_model
+from admin.errors import Unreadable, invalid, log, missing_model
 
 if TYPE_CHECKING:
+    from tempfile import SpooledTemporaryFile
     from wsgiref.types import WSGIEnvironment
 
 MAX_MODEL_NAME = 1024  # characters; far above any preset's, far below a control message's limit
 MAX_ESCAPED_NAME = 12 * MAX_MODEL_NAME + 2  # bytes; a character is two escapes of six bytes at most, then the quotes
 PIECE = 1024 * 1024
+SPOOL = 4 * PIECE
 
 # What the bodies of all requests of a worker may take together, each one's first FREE bytes not counted: clients that
 # hoard large bodies keep nobody from asking small questions.
@@ -57,33 +61,76 @@ def request_body(environ: WSGIEnvironment, limit: int) -> Iterator[bytearray]:
 
     Raises Unreadable (413, 408, 503), or ClientGone when it ends early.
     """
-    declared = environ.get("CONTENT_LENGTH") or ""
-    length = int(declared) if declared.isdecimal() else None
     share = Share()
-    if length is not None:
-        check_size(length, limit, share)
     body = bytearray()
     try:
-        # Without a length there is no body, or a chunked one; gunicorn ends it where it ends.
-        while length is None or len(body) < length:
-            piece = _piece(environ, PIECE if length is None else min(PIECE, length - len(body)))
-            if not piece:
-                break
+        for piece in _pieces(environ, limit, share):
             check_size(len(body) + len(piece), limit, share)
             body += piece
             share.take(len(body))
-        if length is not None and len(body) < length:
-            raise ClientGone
         yield body
     finally:
         share.take(0)
 
 
-def check_size(size: int, limit: int, share: Share) -> None:
-    """Raise Unreadable when a body of `size` bytes is too large, for itself (413) or with all others (503)."""
+@contextmanager
+def spooled_body(environ: WSGIEnvironment, limit: int, look: Callable[[bytes], None]) -> Iterator[Spool]:
+    """The whole request body in a file that is gone when the block ends; `look` is shown each piece that arrives.
+
+    Raises Unreadable (413, 408, 503), or ClientGone when it ends early, and what `look` raises.
+    """
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL) as file:
+        spool = Spool(file)
+        for piece in _pieces(environ, limit, None):
+            check_size(spool.length + len(piece), limit, None)
+            look(piece)
+            try:
+                file.write(piece)
+            except OSError as error:
+                log.error("cannot keep a request body of more than %d bytes: %s", SPOOL, error)
+                message = "there is no room for this request's body"
+                raise Unreadable(503, message, retry_after=FULL_RETRY_SECONDS) from None
+            spool.length += len(piece)
+        yield spool
+
+
+class Spool:
+    """A body of `length` bytes; each iteration reads it from its start."""
+
+    def __init__(self, file: SpooledTemporaryFile[bytes]) -> None:
+        self.length = 0
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        while piece := self._file.read(PIECE):
+            yield piece
+
+
+def _pieces(environ: WSGIEnvironment, limit: int, share: Share | None) -> Iterator[bytes]:
+    """A body as it arrives. Raises Unreadable before any of it is read if its length is too large already."""
+    declared = environ.get("CONTENT_LENGTH") or ""
+    length = int(declared) if declared.isdecimal() else None
+    if length is not None:
+        check_size(length, limit, share)
+    received = 0
+    # Without a length there is no body, or a chunked one; gunicorn ends it where it ends.
+    while length is None or received < length:
+        piece = _piece(environ, PIECE if length is None else min(PIECE, length - received))
+        if not piece:
+            break
+        received += len(piece)
+        yield piece
+    if length is not None and received < length:
+        raise ClientGone
+
+
+def check_size(size: int, limit: int, share: Share | None) -> None:
+    """Raise Unreadable when a body of `size` bytes is too large: for itself (413), or in memory with others (503)."""
     if size > limit:
         raise Unreadable(413, f"the request body is larger than {limit} bytes")
-    share.check(size)
+    if share is not None:
+        share.check(size)
 
 
 def _piece(environ: WSGIEnvironment, size: int) -> bytes:

@@ -69,7 +69,11 @@ def act(action: str) -> BaseResponse:
 def events() -> Response:
     """Server-sent events without an end: "models" whenever the table is out of date, comments in between."""
     client = connect()
-    changes = client.stream("events", follow=True, since=0)
+    try:
+        changes = client.stream("events", follow=True, since=0)
+    except BaseException:
+        client.close()
+        raise
     headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
     return Response(_changes(client, changes, request.environ.get("gunicorn.socket")), headers=headers)
 

@@ -9,11 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Iterable
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from supervisor.errors import Refused
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse
 
 log = logging.getLogger("gunicorn.error.admin")
 
@@ -65,6 +70,14 @@ def headers_for(refusal: Refused | Unreadable) -> list[tuple[str, str]]:
     if refusal.retry_after is not None:
         headers.append(("Retry-After", str(max(1, math.ceil(refusal.retry_after)))))
     return headers
+
+
+def answer(refusal: Refused, start_response: StartResponse, extra: Iterable[tuple[str, str]] = ()) -> Iterable[bytes]:
+    """The refusal as a WSGI answer."""
+    body = error_object(refusal.status, str(refusal), refusal.error_type)
+    headers = [*headers_for(refusal), ("Content-Length", str(len(body))), *extra]
+    start_response(status_line(refusal.status), headers)
+    return [body]
 
 
 def away() -> Refused:

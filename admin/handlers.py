@@ -32,12 +32,10 @@ def _away(error: Exception) -> Response:
 
 
 def _http(error: HTTPException) -> Response:
-    status = error.code or 500
+    # llama-server knows no 405: a path with another method is another route.
+    status = 404 if error.code == 405 else error.code or 500
     message = "File Not Found" if status == 404 else str(error.description or error.name)
-    response = respond(Refused(message, status=status, error_type=errors.type_of(status)))
-    if allow := error.get_response().headers.get("Allow"):
-        response.headers["Allow"] = allow
-    return response
+    return respond(Refused(message, status=status, error_type=errors.type_of(status)))
 
 
 def _unexpected(error: Exception) -> Response:

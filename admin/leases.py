@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from admin.rewriting import Rewriting
 from admin.upstream import UpstreamDied
 from supervisor.client import Client
 from supervisor.errors import NotRunning, Refused
@@ -30,6 +31,8 @@ class Wish:
 class Lease:
     """A granted lease; leaving its `with` block gives it back, once, with the figures of its request.
 
+    `backend` is the preset's, None for one that is not told; `rewriting` is what the preset changes in bodies.
+
     `figures`: status (HTTP, or None), bytes (of body sent to the client), first_byte and duration (seconds since the
     lease was granted; first_byte None if none came), ended ("complete", "client_gone" or "upstream_died").
     """
@@ -38,6 +41,8 @@ class Lease:
         self.model = str(grant["model"])
         self.launch: Any = grant["launch"]
         self.address = str(grant["address"])
+        self.backend: str | None = grant.get("backend")
+        self.rewriting = Rewriting.of(grant.get("request"))
         self._pool = pool
         self._client = client
         self._granted = time.monotonic()
@@ -64,7 +69,7 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ended = "client_gone"
-        if kind is None:
+        if kind is None or issubclass(kind, Refused):
             ended = "complete"
         elif issubclass(kind, UpstreamDied):
             ended = "upstream_died"

@@ -1,41 +1,43 @@
-"""The models API of llama-server's router: list, look up, load, unload; /health; and the queue, which is our own.
+"""The models API of llama-server's router: list, look up, load, unload, watch; /health; and our own /queue.
 
-Shapes: llama.cpp b11434, server-models.cpp. llama-router adds what it knows under `status.detail`.
+Shapes: llama.cpp b11434, server-models.cpp. llama-router adds what it knows under `status.detail`, paths under /v1
+where llama-server has none, and a model by its name.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import socket
+from collections.abc import Iterator
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, Response, current_app, request
 
-from admin.body import model_of, request_body
-from admin.errors import missing_model, type_of
+from admin.body import request_body
+from admin.connection import watch
+from admin.entries import Entries
+from admin.errors import invalid, type_of
+from admin.feed import Feed, Watcher
 from admin.origin import refuse_foreign_pages
-from admin.supervision import ask, status
+from admin.supervision import ANSWER_SECONDS, ask, status
 from supervisor.errors import Refused
 
 blueprint = Blueprint("models", __name__)
 
 MAX_BODY = 64 * 1024
-
-# (1) backoff: a restart is scheduled, so a request waits and is served, as while loading.
-# (2) stopping: it takes no more requests and may be loaded again. The process may live on for a moment: see detail.
-VALUES = {
-    "stopped": "unloaded",
-    "failed": "unloaded",
-    "starting": "loading",
-    "backoff": "loading",  # (1)
-    "ready": "loaded",
-    "stopping": "unloaded",  # (2)
-}
-DETAIL = (
-    *("state", "reason", "pid", "since", "in_flight", "restarts"),
-    *("waiting", "waiting_since", "waiting_for", "memory", "replicas"),
-)
-EXIT_FAILURE = 1
+HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 Json = dict[str, Any]
+
+
+@blueprint.record_once
+def set_up(state: Any) -> None:
+    """What the models API of an application remembers."""
+    runtime_dir = state.app.config["RUNTIME_DIR"]
+    entries = Entries(runtime_dir, ANSWER_SECONDS)
+    state.app.extensions["models.entries"] = entries
+    state.app.extensions["models.feed"] = Feed(runtime_dir, ANSWER_SECONDS, entries.one)
 
 
 @blueprint.get("/health")
@@ -48,12 +50,12 @@ def health() -> Json:
 @blueprint.get("/models")
 @blueprint.get("/v1/models")
 def list_models() -> Json:
-    """Every model; ?reload=1 rereads the presets first. Raises Refused when they can't be used."""
-    if request.args.get("reload") == "1":
+    """Every model; any ?reload= rereads the presets first. Raises Refused when they can't be used."""
+    if request.args.get("reload"):
         refuse_foreign_pages(request.environ)
         ask("reload")
     answer = status()
-    return {"object": "list", "data": [entry(model, answer) for model in answer["models"]]}
+    return {"data": _entries().of(answer["models"], answer), "object": "list"}
 
 
 @blueprint.get("/models/<path:name>")
@@ -64,7 +66,18 @@ def get_model(name: str) -> Json:
     model = find(answer["models"], name)
     if model is None:
         raise Refused(f"model '{name}' not found", status=404, error_type="not_found_error")
-    return entry(model, answer)
+    return _entries().of([model], answer)[0]
+
+
+@blueprint.get("/models/sse")
+@blueprint.get("/v1/models/sse")
+def watch_models() -> Response:
+    """Server-sent events without an end, see frames.py. Raises NotRunning, ProtocolError or Refused."""
+    headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", "Cache-Control": "no-store"}
+    if request.method == "HEAD":
+        return Response(headers=headers)
+    feed: Feed = current_app.extensions["models.feed"]
+    return Response(_watch(feed, feed.join(), request.environ.get("gunicorn.socket")), headers=headers)
 
 
 @blueprint.get("/queue")
@@ -77,31 +90,71 @@ def queue() -> Json:
 
 
 @blueprint.post("/models/load")
+@blueprint.post("/v1/models/load")
 def load_model() -> Json:
     """Start a model, and do not wait for it. Raises Refused: 404 unknown, 400 running already."""
     return order("load", unknown=404)
 
 
 @blueprint.post("/models/unload")
+@blueprint.post("/v1/models/unload")
 def unload_model() -> Json:
     """Stop a model, loading or not, and do not wait for it. Raises Refused (400): unknown, or not running."""
     return order("unload", unknown=400)
 
 
-def order(op: str, unknown: int) -> Json:
-    """Ask for `op` on the model that the body names. `unknown` is the status llama-server has for an unknown one."""
+@blueprint.post("/models")
+def download_model() -> Json:
+    """What llama-server's router downloads, llama-router does not. Raises Refused (400 or 501)."""
     refuse_foreign_pages(request.environ)
     with request_body(request.environ, MAX_BODY) as body:
-        name = model_of(body)
+        name = named(body)
     if name is None:
-        raise missing_model()
+        raise invalid("model must be a non-empty string")
+    message = f"cannot download '{name}': llama-router downloads no models; put the GGUF file into models_dir"
+    raise Refused(message, status=501, error_type="not_supported_error")
+
+
+@blueprint.delete("/models")
+def remove_model() -> Json:
+    """What was not downloaded can't be removed. Raises Refused (400 or 500), with llama-server's words and statuses."""
+    refuse_foreign_pages(request.environ)
+    name = request.args.get("model")
+    if not name:
+        raise invalid("model must be a non-empty string")
+    known = any(model["name"] == name for model in status()["models"])
+    why = "is not removable (not from cache)" if known else "is not found"
+    raise Refused(f"model name={name} {why}", status=500)
+
+
+def order(op: str, unknown: int) -> Json:
+    """Ask for `op` on the model that the body names. `unknown` is the status llama-server has for an unknown one, and
+    for none."""
+    refuse_foreign_pages(request.environ)
+    with request_body(request.environ, MAX_BODY) as body:
+        name = named(body)
+    not_found = Refused("model is not found", status=unknown, error_type=type_of(unknown))
+    if name is None:
+        raise not_found
     try:
         ask(op, model=name, wait=False, strict=True)
     except Refused as refusal:
         if refusal.status == 404:
-            raise Refused("model is not found", status=unknown, error_type=type_of(unknown)) from None
+            raise not_found from None
         raise
     return {"success": True}
+
+
+def named(body: bytes | bytearray) -> str | None:
+    """The "model" of a body; None where it is no string or empty, or the body no object: llama-server then takes it
+    for a name that it does not know. Raises Refused (400) for a body that is no JSON."""
+    try:
+        document = json.loads(bytes(body).decode())
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"cannot parse the request body as JSON: {error}") from None
+    name = document.get("model") if isinstance(document, dict) else None
+    whole = isinstance(name, str) and not HALF_A_CHARACTER.search(name)
+    return name if whole and name else None
 
 
 def find(models: list[Json], name: str) -> Json | None:
@@ -110,37 +163,16 @@ def find(models: list[Json], name: str) -> Json | None:
     return next((model for model in models if model["name"] == name), next(by_alias, None))
 
 
-def entry(model: Json, answer: Json) -> Json:
-    """A model of the status object in llama-server's shape; `created` is when the supervisor started (Unix seconds)."""
-    return {
-        "id": model["name"],
-        "aliases": model["aliases"],
-        "tags": [],
-        "object": "model",
-        "owned_by": "llamacpp",
-        "created": int(answer["since"]),
-        "status": status_of(model),
-        "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
-        "source": "preset",
-        "can_remove": False,
-    }
+def _entries() -> Entries:
+    entries: Entries = current_app.extensions["models.entries"]
+    return entries
 
 
-def status_of(model: Json) -> Json:
-    """llama-server's status. `failed` and `exit_code` are there only for a model that is not started again by itself:
-    one that was evicted, idle or unloaded on request has not failed."""
-    detail = {key: model.get(key) for key in DETAIL}
-    result: Json = {"value": VALUES[model["state"]], "args": [], "preset": "", "detail": detail}
-    if model["state"] == "failed":
-        result |= {"failed": True, "exit_code": exit_code(model["reason"])}
-    return result
-
-
-def exit_code(reason: Json | None) -> int:
-    """The process's code; EXIT_FAILURE for a signal, as llama-server has it (subprocess_join of its subprocess.h), and
-    for an end that has no code: out of memory, timeouts, the watchdog, a program that can't be started.
-
-    Never 0: to llama-server's clients that would be no failure. `detail.reason` has the end as it was.
-    """
-    code: int | None = reason["code"] if reason else None
-    return code or EXIT_FAILURE
+def _watch(feed: Feed, watcher: Watcher, client: socket.socket | None) -> Iterator[bytes]:
+    """Runs until the supervisor hangs up, the client goes away or falls behind, or the worker stops."""
+    try:
+        with watch(client):
+            yield b""  # sends the head
+            yield from watcher.read()
+    finally:
+        feed.leave(watcher)

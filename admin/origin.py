@@ -1,7 +1,13 @@
-"""Which page a request comes from: the whole protection against cross-site request forgery."""
+"""Which page a request comes from: the whole protection against pages that the user of a browser happens to open.
+
+Three kinds of page are told apart. Those of the same origin may do everything. Those of `web.cors_origins` may use
+models and read the API. All others may do nothing: without keys, whoever reaches the address may use the models, and a
+browser reaches it for every page it shows.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from supervisor.errors import Refused
@@ -9,19 +15,110 @@ from supervisor.errors import Refused
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
+EVERYBODY = "*"
+LOCALHOST = "localhost"
+
+_LOCAL = re.compile(r"(https?|tauri)://(([a-z0-9-]+\.)*localhost|127\.[0-9]+\.[0-9]+\.[0-9]+|\[::1\])(:[0-9]+)?")
+_DEFAULT_PORT = re.compile(r"^(http)(://[^/]*?):80$|^(https)(://[^/]*?):443$")
+# Names that nobody can point elsewhere on the internet: addresses, names without a dot, and those of local networks.
+_SAFE_HOST = re.compile(r"\[.*|[0-9.]+|[^.]*|.*\.(localhost|local|internal|lan|home\.arpa)")
+
+
+class Origins:
+    """The pages of other origins that may use models: what `web.cors_origins` lists.
+
+    "localhost" is every page that this machine itself serves, "*" every page there is.
+    """
+
+    def __init__(self, listed: str) -> None:
+        """`listed` is separated by spaces."""
+        words = {_plain(word) for word in listed.split()}
+        self.everybody = EVERYBODY in words
+        self._localhost = LOCALHOST in words
+        self._listed = frozenset(words)
+        self._hosts = frozenset(word.partition("://")[2] for word in words)
+
+    def allow(self, origin: str) -> bool:
+        """Whether pages of `origin` (an Origin header's value) may use models."""
+        plain = _plain(origin)
+        return self.everybody or plain in self._listed or (self._localhost and _LOCAL.fullmatch(plain) is not None)
+
+    def know(self, host: str) -> bool:
+        """Whether a Host header's value is none that a page could have been given to reach a loopback address.
+
+        DNS rebinding: a page of evil.example, whose name is made to mean 127.0.0.1, is of the same origin as what it
+        asks there. Such a name has a dot and is public; a reverse proxy's own name is listed.
+        """
+        host = host.lower()
+        return self.everybody or host in self._hosts or _SAFE_HOST.fullmatch(_without_port(host)) is not None
+
 
 def refuse_foreign_pages(environ: WSGIEnvironment) -> None:
-    """Raise Refused (403) for a request that a page of another site made the browser send.
+    """Raise Refused (403) for a request that a page of another origin made the browser send."""
+    if is_foreign(environ):
+        raise _refused("a page of another site may not do this")
+
+
+def refuse_pages(environ: WSGIEnvironment, origins: Origins) -> None:
+    """Raise Refused (403) unless pages like the request's may use models."""
+    if not is_foreign(environ) or origins.everybody or is_sandboxed(environ):
+        return
+    if not ((origin := environ.get("HTTP_ORIGIN")) and origins.allow(origin)):
+        raise _refused("a page of another site may not do this unless web.cors_origins in config.yaml lists its origin")
+
+
+def refuse_foreign_names(environ: WSGIEnvironment, origins: Origins) -> None:
+    """Raise Refused (403) for a request to a loopback address that was given a name of elsewhere (DNS rebinding)."""
+    host = environ.get("HTTP_HOST", "")
+    if not origins.know(host) and _is_loopback(environ):
+        message = f"{host!r} is no name of this machine; if it is a reverse proxy's, list it in web.cors_origins"
+        raise _refused(f"{message} as https://{host}")
+
+
+def is_foreign(environ: WSGIEnvironment) -> bool:
+    """Whether a page of another origin made the browser send the request.
 
     It needs no token: every current browser sends Sec-Fetch-Site (Fetch Metadata, W3C), which a page can't forge, and
     older ones send Origin with each POST. Clients that are no browsers send neither and are not what this is about.
     "none" is the user's own doing (address bar). That a body is called JSON or not is no criterion: a page can send
     any body as text/plain without asking.
     """
-    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if environ.get("HTTP_SEC_FETCH_SITE") in ("cross-site", "same-site"):
+        return True
     origin = environ.get("HTTP_ORIGIN")
-    foreign = site in ("cross-site", "same-site")
-    if origin is not None:
-        foreign = foreign or origin.partition("://")[2].lower() != environ.get("HTTP_HOST", "").lower()
-    if foreign:
-        raise Refused("a page of another site may not do this", status=403, error_type="permission_error")
+    return origin is not None and not _is_own(origin, environ)
+
+
+def is_sandboxed(environ: WSGIEnvironment) -> bool:
+    """Whether the request comes from a page under /upstream, which has no origin (relay.SANDBOX).
+
+    Its Referer has ours. A page can leave out Referer, but not choose another's (Fetch, forbidden request-headers).
+    """
+    referer = environ.get("HTTP_REFERER", "")
+    return environ.get("HTTP_ORIGIN", "null") == "null" and _is_own(referer, environ)
+
+
+def _is_own(url: str, environ: WSGIEnvironment) -> bool:
+    host = url.partition("://")[2].partition("/")[0].lower()
+    return bool(host) and host == environ.get("HTTP_HOST", "").lower()
+
+
+def _is_loopback(environ: WSGIEnvironment) -> bool:
+    """Whether the connection came in at a loopback address; one on a UNIX socket is not a browser's."""
+    client = environ.get("gunicorn.socket")
+    address = client.getsockname() if client is not None else ""
+    return isinstance(address, tuple) and address[0].removeprefix("::ffff:").startswith(("127.", "::1"))
+
+
+def _plain(origin: str) -> str:
+    """In lower case and without the port that the scheme implies, as browsers write it."""
+    return _DEFAULT_PORT.sub(lambda match: "".join(filter(None, match.groups())), origin.lower().rstrip("/"))
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdecimal() else host
+
+
+def _refused(message: str) -> Refused:
+    return Refused(message, status=403, error_type="permission_error")

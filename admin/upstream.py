@@ -1,31 +1,42 @@
-"""One HTTP exchange with a model server over a UNIX or TCP socket; knows no policy, only when the server has died."""
+"""HTTP exchanges with model servers over UNIX or TCP sockets; knows no policy, only when a server has died.
+
+A connection serves one request after the other (Connections) where the server is known to stand it. One that the
+server has closed meanwhile is noticed before a byte is sent, and while the head is: half a head is nothing that a
+server could act on. So a request is sent again only if it can't have been executed.
+"""
 
 from __future__ import annotations
 
 import re
 import socket
+import time
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any
+
+import gevent
+
+from admin.connection import peek
 
 Headers = list[tuple[str, str]]
+Piece = bytes | bytearray | memoryview
+Server = tuple[Any, str]  # a launch's number and its address, "unix:/path" or "tcp:host:port", as a lease names them
 
 READ_BYTES = 65536
 
-# RFC 9110 §7.6.1, and the older names still seen.
+# Below the shortest keep-alive time of the servers whose connections are used again: llama-server's 5 s (cpp-httplib,
+# CPPHTTPLIB_KEEPALIVE_TIMEOUT_SECOND). One that is about to be closed is never used, and a server that is to end has
+# no idle connection for longer.
+REUSE_SECONDS = 2.0
+MAX_IDLE_EACH = 32
+
+# RFC 9110 §7.6.1, and the older names still seen. All of Proxy-* are of one hop as well.
 HOP_BY_HOP = frozenset(
-    [
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "trailers",
-        "transfer-encoding",
-        "upgrade",
-    ]
+    ["connection", "keep-alive", "te", "trailer", "trailers", "transfer-encoding", "upgrade", "http2-settings"]
 )
+PROXY = "proxy-"
 # RFC 9110 §5.6.2 and §5.5, as latin-1 text.
 FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 FIELD_VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
@@ -41,48 +52,117 @@ def end_to_end(headers: Headers, dropped: frozenset[str] = frozenset()) -> Heade
         name.strip().lower() for field, value in headers if field.lower() == "connection" for name in value.split(",")
     }
     unwanted = HOP_BY_HOP | named | dropped
-    return [(field, value) for field, value in headers if field.lower() not in unwanted]
+    return [
+        (field, value)
+        for field, value in headers
+        if (name := field.lower()) not in unwanted and not name.startswith(PROXY)
+    ]
+
+
+@dataclass(frozen=True)
+class Body:
+    """A request's body: how many bytes it has, and they in pieces, each time they are asked for."""
+
+    length: int
+    pieces: Iterable[Piece]
+
+
+class Connections:
+    """Idle connections to model servers, by launch and address, for REUSE_SECONDS; the last one used first."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Server, list[tuple[float, HTTPConnection]]] = {}
+        self._sweeping = False
+
+    def take(self, server: Server) -> HTTPConnection | None:
+        """A connection on which the server waits for a request, as far as can be seen."""
+        idle = self._idle.get(server)
+        while idle:
+            since, connection = idle.pop()
+            if time.monotonic() - since < REUSE_SECONDS and peek(connection.sock) is None:
+                return connection
+            connection.close()
+        return None
+
+    def keep(self, server: Server, connection: HTTPConnection) -> None:
+        """Have it for another request; its last response was read to its end."""
+        idle = self._idle.setdefault(server, [])
+        if len(idle) >= MAX_IDLE_EACH:
+            connection.close()
+            return
+        idle.append((time.monotonic(), connection))
+        if not self._sweeping:
+            self._sweeping = True
+            gevent.spawn(self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what was idle for too long, until nothing is left."""
+        while self._idle:
+            gevent.sleep(REUSE_SECONDS / 2)
+            for server, idle in list(self._idle.items()):
+                while idle and time.monotonic() - idle[0][0] >= REUSE_SECONDS:
+                    idle.pop(0)[1].close()
+                if not idle:
+                    del self._idle[server]
+        self._sweeping = False
 
 
 class Upstream:
     """A request on its way. Use it in one greenlet; close it in any case."""
 
-    def __init__(self, address: str) -> None:
-        """`address` is "unix:/path" or "tcp:host:port", as a lease names it."""
-        kind, _, place = address.partition(":")
-        self._connection = _UnixConnection(place) if kind == "unix" else HTTPConnection(place)
+    def __init__(self, server: Server, connections: Connections | None) -> None:
+        """`connections` of None: use a connection once."""
+        self._server = server
+        self._connections = connections
+        self._connection: HTTPConnection | None = None
         self._response: HTTPResponse | None = None
         self._has_body = False
+        self._complete = False
 
-    def ask(self, target: str, headers: Headers, body: bytearray) -> tuple[int, str, Headers]:
-        """Send a POST and wait for the head of its answer: status, reason and headers (end-to-end ones only).
+    def ask(self, method: str, target: str, headers: Headers, body: Body | None) -> tuple[int, str, Headers]:
+        """Send a request and wait for the head of its answer: status, reason and headers (end-to-end ones only).
 
         Content-Length is there if the body has a known length. Raises UpstreamDied.
         """
         try:
-            response = self._exchange(target, headers, body)
+            response = self._exchange(method, target, headers, body)
         except (OSError, HTTPException) as error:
             raise UpstreamDied(repr(error)) from None
+        self._response = response
         fields = end_to_end(response.getheaders(), frozenset(["content-length"]))
         for name, value in fields:
             if not (FIELD_NAME.fullmatch(name) and FIELD_VALUE.fullmatch(value)):
                 raise UpstreamDied(f"malformed header {name!r}")
-        if response.length is not None:
-            fields.append(("Content-Length", str(response.length)))
-        self._response = response
+        if response.status < 200:
+            raise UpstreamDied(f"it answered {response.status}, which is no final status")
+        if (length := _length(response, method)) is not None:
+            fields.append(("Content-Length", length))
         reason = response.reason if FIELD_VALUE.fullmatch(response.reason) else ""
         return response.status, reason, fields
 
-    def _exchange(self, target: str, headers: Headers, body: bytearray) -> HTTPResponse:
-        connection = self._connection
-        connection.connect()
-        connection.putrequest("POST", target, skip_host=True, skip_accept_encoding=True)
-        for name, value in headers:
-            connection.putheader(name, value)
+    def _exchange(self, method: str, target: str, headers: Headers, body: Body | None) -> HTTPResponse:
+        connection = self._sent(method, target, headers, body)
         # It may have answered without reading all of a body it does not want; else reading the answer fails as well.
         with suppress(BrokenPipeError, ConnectionResetError):
-            connection.endheaders(body)
+            for piece in body.pieces if body else ():
+                connection.send(piece)
         return connection.getresponse()
+
+    def _sent(self, method: str, target: str, headers: Headers, body: Body | None) -> HTTPConnection:
+        """A connection on which the head is sent: an idle one, or one of its own."""
+        length: Headers = [("Content-Length", str(body.length))] if body else []
+        while self._connections and (idle := self._connections.take(self._server)):
+            self._connection = idle
+            try:
+                _send_head(idle, method, target, headers + length)
+            except (BrokenPipeError, ConnectionResetError):
+                idle.close()
+            else:
+                return idle
+        self._connection = connection = connect(self._server[1])
+        with suppress(BrokenPipeError, ConnectionResetError):
+            _send_head(connection, method, target, headers + length)
+        return connection
 
     def read(self) -> bytes:
         """What has arrived of the body, b"" at its end. Raises UpstreamDied when it ends early."""
@@ -95,6 +175,7 @@ class Upstream:
             raise UpstreamDied(repr(error)) from None
         if not data:
             self._check_end(response)
+            self._complete = True
         self._has_body = True
         return data
 
@@ -106,10 +187,41 @@ class Upstream:
             raise UpstreamDied("the connection ended in the head or right behind it")
 
     def close(self) -> None:
-        """Hang up; a server that is still generating stops."""
-        self._connection.close()
-        if self._response is not None:
-            self._response.close()
+        """Let go of the server; one that is still generating stops."""
+        response, connection = self._response, self._connection
+        if connection is None:
+            return
+        if response is not None:
+            response.close()
+        if self._complete and self._connections is not None and response is not None and not response.will_close:
+            self._connections.keep(self._server, connection)
+        else:
+            connection.close()
+
+
+def _length(response: HTTPResponse, method: str) -> str | None:
+    """The Content-Length to announce; that of an answer to HEAD is of the one to GET, and 204 has none."""
+    if response.status == 204:
+        return None
+    if method == "HEAD" or response.status == 304:
+        declared = response.headers.get("Content-Length", "")
+        return declared if declared.isascii() and declared.isdecimal() else None
+    return None if response.length is None else str(response.length)
+
+
+def connect(address: str) -> HTTPConnection:
+    """Raises OSError."""
+    kind, _, place = address.partition(":")
+    connection = _UnixConnection(place) if kind == "unix" else HTTPConnection(place)
+    connection.connect()
+    return connection
+
+
+def _send_head(connection: HTTPConnection, method: str, target: str, headers: Headers) -> None:
+    connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+    for name, value in headers:
+        connection.putheader(name, value)
+    connection.endheaders()
 
 
 class _UnixConnection(HTTPConnection):

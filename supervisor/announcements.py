@@ -34,6 +34,7 @@ class Announcements:
             "instance": announce.instance,
             "from": announce.before.value if announce.before else None,
             "to": announce.state.value if announce.state else None,
+            "sleeping": announce.sleeping,
             "reason": reason_status(announce.reason, offset),
             "progress": announce.progress,
             "text": announce.text,

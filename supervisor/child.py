@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from supervisor import descriptors
@@ -19,6 +20,7 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 ABOVE_PASSED_FDS = 8
 LAUNCH_VARIABLE = "LLAMA_ROUTER_LAUNCH"
+SUPERVISOR_VARIABLE = "LLAMA_ROUTER_SUPERVISOR"
 NO_LAUNCH = "0000000000"  # of the forkserver; as long as any launch's, because its forks write theirs over it
 PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
 RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and exec would pass that on
@@ -28,11 +30,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Child:
-    """A running process: `pid` (also its process group), a pidfd, and the read end of its stdout and stderr."""
+    """A running process: `pid` (also its process group), a pidfd, the read end of its stdout and stderr, and the write
+    end of its stdin if that is not /dev/null."""
 
     pid: int
     pidfd: int
     log: int
+    stdin: FileIO | None = None
 
 
 def become_subreaper() -> None:
@@ -71,8 +75,9 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def spawn(argv: Sequence[str], env: Mapping[str, str], pass_fd: int | None = None) -> Child:
-    """Fork and exec `argv`, found on the PATH of `env`; `pass_fd` becomes its descriptor 3.
+def spawn(argv: Sequence[str], env: Mapping[str, str], pass_fd: int | None = None, *, listens: bool = False) -> Child:
+    """Fork and exec `argv`, found on the PATH of `env`; `pass_fd` becomes its descriptor 3. One that `listens` has a
+    pipe as its stdin.
 
     Raises CannotStart when the program can't be executed, and OSError when processes, memory or descriptors are short
     at the moment. Nothing is left behind then.
@@ -82,24 +87,27 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], pass_fd: int | None = Non
     try:
         opened += os.pipe2(os.O_CLOEXEC)
         opened += os.pipe2(os.O_CLOEXEC)
+        opened += os.pipe2(os.O_CLOEXEC) if listens else ()
         pid = os.fork()
     except OSError:
         for fd in opened:
             os.close(fd)
         raise
-    log_read, log_write, error_read, error_write = opened
+    log_read, log_write, error_read, error_write, *stdin = opened
     if pid == 0:
-        _exec(argv, env, parent, log_write, error_write, pass_fd)
-    os.close(log_write)
-    os.close(error_write)
+        _exec(argv, env, parent, log_write, error_write, pass_fd, stdin[0] if stdin else None)
+    for fd in (log_write, error_write, *stdin[:1]):
+        os.close(fd)
     with os.fdopen(error_read, "rb") as pipe:
         failure = pipe.read()
     if failure:
-        os.close(log_read)
+        for fd in (log_read, *stdin[1:]):
+            os.close(fd)
         os.waitpid(pid, 0)
         raise _failure(argv[0], *failure.decode(errors="replace").split(" ", 1))
-    os.set_blocking(log_read, False)
-    return Child(pid, os.pidfd_open(pid), log_read)
+    for fd in (log_read, *stdin[1:]):
+        os.set_blocking(fd, False)
+    return Child(pid, os.pidfd_open(pid), log_read, FileIO(stdin[1], "w") if stdin else None)
 
 
 def _failure(program: str, number: str, text: str) -> CannotStart | OSError:
@@ -107,7 +115,13 @@ def _failure(program: str, number: str, text: str) -> CannotStart | OSError:
 
 
 def _exec(
-    argv: Sequence[str], env: Mapping[str, str], parent: int, log: int, error_pipe: int, pass_fd: int | None
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    parent: int,
+    log: int,
+    error_pipe: int,
+    pass_fd: int | None,
+    stdin: int | None,
 ) -> None:
     """The forked half. Never returns; what goes wrong is written to the error pipe, which exec closes."""
     try:
@@ -118,7 +132,7 @@ def _exec(
         for number in RESTORED_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         descriptors.restore_limit()
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
         if pass_fd is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor import child
+from supervisor.backends import Dialect
 from supervisor.child import Child
 from supervisor.core.events import Ended, Spawned
 from supervisor.core.reasons import EndReason, Kind
@@ -30,7 +31,7 @@ KILL_SECONDS = 2.0
 class Launch:
     """A process to be started for the instance `name` of `model`. `address` is where it will answer, "" if nowhere;
     `cleanup` removes what was made for it. `pass_fd` becomes its descriptor 3; `fork` is what the forkserver may be
-    given instead of running `argv`."""
+    given instead of running `argv`. `dialect` is how it talks, if not by sd_notify(3)."""
 
     number: int
     model: str
@@ -41,6 +42,7 @@ class Launch:
     cleanup: Callable[[], None] = lambda: None
     pass_fd: int | None = None
     fork: Mapping[str, Any] | None = None
+    dialect: Dialect | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Children:
         running = self._running.get(launch)
         return running.launch.address if running else None
 
+    def argv(self, launch: int) -> Sequence[str] | None:
+        """The command line of a launch; None if it has no process."""
+        running = self._running.get(launch)
+        return running.launch.argv if running else None
+
     def group(self, launch: int) -> int | None:
         """The process group of a launch; None if it has no process."""
         running = self._running.get(launch)
@@ -95,7 +102,10 @@ class Children:
         """Signal the whole process group of a launch. One that is yet to be forked ends as if it had been signalled
         before it did anything."""
         if launch in self._running:
-            _signal_group(self._running[launch].child.pid, number)
+            running = self._running[launch]
+            if number == signal.SIGTERM:
+                _say_farewell(running)
+            _signal_group(running.child.pid, number)
         elif launch in self._forking:
             self._forkserver.call_off(launch)
             self._forking.pop(launch).cleanup()
@@ -142,7 +152,7 @@ class Children:
 
     def _spawn(self, launch: Launch) -> None:
         try:
-            process = child.spawn(launch.argv, launch.env, launch.pass_fd)
+            process = child.spawn(launch.argv, launch.env, launch.pass_fd, listens=launch.dialect is not None)
         except (CannotStart, OSError) as error:
             launch.cleanup()
             self._loop.deliver(Ended(launch.number, not_started(launch.name, error)))
@@ -151,7 +161,10 @@ class Children:
 
     def _watch(self, launch: Launch, process: Child) -> None:
         self._guard.watch(process.pid)
-        running = Running(launch, process, Source(launch.model, launch.number, process.log, launch.name), _oom_kills())
+        source = Source(
+            launch.model, launch.number, process.log, launch.name, took=lambda line: self._heard(launch, line)
+        )
+        running = Running(launch, process, source, _oom_kills())
         self._running[launch.number] = running
         self._by_group[process.pid] = launch.number
         self._loop.watch(process.log, lambda: self._read_log(running))
@@ -161,6 +174,13 @@ class Children:
     def _read_log(self, running: Running) -> None:
         if not self._logbook.read(running.source):
             self._loop.unwatch(running.child.log)
+
+    def _heard(self, launch: Launch, line: str) -> bool:
+        """True for a line that is no log but tells something by the dialect of the launch."""
+        notice = launch.dialect.notice(launch.number, line) if launch.dialect else None
+        if notice is not None:
+            self._loop.deliver(notice)
+        return notice is not None
 
     def _notified(self) -> None:
         for note in self._notify.receive():
@@ -183,6 +203,8 @@ class Children:
         self._loop.unwatch(running.child.log)
         os.close(running.child.pidfd)
         os.close(running.child.log)
+        if running.child.stdin is not None:
+            running.child.stdin.close()
         del self._running[running.launch.number]
         del self._by_group[running.child.pid]
         self._guard.forget(running.child.pid)
@@ -195,6 +217,8 @@ class Children:
             starved = result.si_status == signal.SIGKILL and _oom_kills() > running.oom_kills
             kind = Kind.OUT_OF_MEMORY if starved else Kind.KILLED
             reason = EndReason(kind, signal=result.si_status, last_lines=lines)
+        if running.launch.dialect is not None:
+            reason = running.launch.dialect.explained(reason)
         self._loop.deliver(Ended(running.launch.number, reason))
 
 
@@ -205,13 +229,23 @@ def not_started(name: str, error: CannotStart | OSError) -> EndReason:
     return EndReason(Kind.CANNOT_START, detail=str(error))
 
 
+def _say_farewell(running: Running) -> None:
+    """Tell it to end by its own words. To one that does not understand them the end of its stdin says the same."""
+    if running.launch.dialect is not None and running.child.stdin is not None and not running.child.stdin.closed:
+        with contextlib.suppress(OSError):
+            running.child.stdin.write(running.launch.dialect.farewell)
+        running.child.stdin.close()
+
+
 def _kill_and_reap(pid: int, seconds: float) -> None:
     """End a child and wait for that; one stuck in the kernel is given up."""
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
             os.kill(pid, signal.SIGKILL)
-            select.select([pidfd], [], [], max(0.0, seconds))
+            ended = select.poll()  # select(2) knows no descriptors above 1023
+            ended.register(pidfd, select.POLLIN)
+            ended.poll(max(0.0, seconds) * 1000)
             os.waitpid(pid, os.WNOHANG)
         finally:
             os.close(pidfd)

@@ -73,13 +73,16 @@ class Client:
         return protocol.raise_refusal(self._receive())
 
     def stream(self, op: str, **fields: Any) -> Iterator[Message]:
-        """Send a request and yield the messages that follow its answer, until the stream ends.
+        """Send a request and wait for its answer; then yield the messages that follow, until the stream ends.
 
         With `follow`, only the answer is subject to the timeout.
         """
         self.call(op, **fields)
         if fields.get("follow"):
             self.wait_at_most(None)
+        return self._messages()
+
+    def _messages(self) -> Iterator[Message]:
         while not (message := self._receive()).get("end"):
             yield message
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from supervisor import presets_dir
 from supervisor.announcements import Announcements
+from supervisor.configuration import Configuration, Judge
 from supervisor.core import config as config_keys
 from supervisor.core.commands import Announce
 from supervisor.core.config import Config
@@ -20,7 +22,6 @@ from supervisor.core.status import fleet_status
 from supervisor.errors import ConfigurationError, Problem
 from supervisor.logs import Journal
 from supervisor.loop import Loop
-from supervisor.presets_dir import Configuration, Judge
 from supervisor.presets_watch import PresetsWatch
 from supervisor.protocol import Message
 from supervisor.yaml_source import printable
@@ -89,14 +90,14 @@ class Configured:
     def _files_changed(self) -> None:
         """Apply what the files say if it differs; say nothing that was said before.
 
-        An empty directory in the place of the one that held the presets is a file system that is not mounted, or a
-        checkout that is not there yet, sooner than somebody's wish to end all models.
+        An empty directory in the place of the one that held the presets, or the models, is a file system that is not
+        mounted, or a checkout that is not there yet, sooner than somebody's wish to end all models.
         """
         self.watch.before_reading()
         try:
             new = presets_dir.load(self.running.path, self._judge)
-            if self.watch.replaced and self.running.presets and not new.presets:
-                raise ConfigurationError([_is_empty(new)])
+            if (emptied := self._emptied(new)) is not None:
+                raise ConfigurationError([emptied])
         except ConfigurationError as error:
             if error.problems != self._wrong:
                 self._refuse(error.problems)
@@ -111,6 +112,15 @@ class Configured:
             self._wrong = []
             self._announce("the configuration is in order again, and the same as the running one")
 
+    def _emptied(self, new: Configuration) -> Problem | None:
+        """What is wrong if one of the directories was replaced by one with nothing in it."""
+        old = self.running
+        if self.watch.replaced and old.written() and not new.written():
+            return _is_empty(new, "presets", new.presets_dir)
+        if old.models_dir == new.models_dir and self.watch.models_replaced and old.found() and not new.found():
+            return _is_empty(new, "models_dir", new.models_dir)
+        return None
+
     def _differs(self, new: Configuration) -> bool:
         old = self.running
         return (old.presets, old.aliases, old.config) != (new.presets, new.aliases, new.config)
@@ -121,6 +131,8 @@ class Configured:
         self.running, self._wrong = new, []
         self.watch.applied()
         self._use(new)
+        if told.settings:
+            self._announce(f"changed in config.yaml: {', '.join(told.settings)}")
         for line in restart_needed(fresh):
             self._announce(line)
         return told
@@ -163,9 +175,7 @@ def _differing(old: Config, new: Config) -> set[str]:
     return {key for key in Config.model_fields if getattr(old, key) != getattr(new, key)}
 
 
-def _is_empty(new: Configuration) -> Problem:
-    why = (
-        f"the directory {printable(new.presets_dir)} was replaced by one without presets; "
-        "if that is meant, run: llama-router reload"
-    )
-    return Problem(printable(new.path), None, "presets", why)
+def _is_empty(new: Configuration, key: str, directory: Path) -> Problem:
+    what = "was replaced by one without presets" if key == "presets" else "is gone, or replaced by one without models"
+    why = f"the directory {printable(directory)} {what}; if that is meant, run: llama-router reload"
+    return Problem(printable(new.path), None, key, why)

@@ -9,22 +9,26 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-from supervisor import __version__, descriptors, protocol
+from supervisor import __version__, child, descriptors, protocol
 from supervisor.announcements import Announcements, Record
 from supervisor.backends import want_forkserver
 from supervisor.children import Children
 from supervisor.client import SOCKET_NAME
+from supervisor.configuration import Configuration
 from supervisor.configured import Configured
 from supervisor.control import ControlServer
 from supervisor.core.config import Listen, parse_listen
 from supervisor.core.events import PresetsChanged, StopAsked
+from supervisor.core.facts import without_secrets
 from supervisor.core.fleet import Fleet
 from supervisor.core.status import fleet_status
 from supervisor.directories import Directories, check_socket_length, make_private
 from supervisor.effects import Effects
 from supervisor.errors import AlreadyRunning, CannotCreate, ConfigurationError, Problem
+from supervisor.facts import FactBook
 from supervisor.forking import Forkserver
 from supervisor.guard import Guard
 from supervisor.listener import Listener
@@ -34,7 +38,6 @@ from supervisor.measuring import Measuring
 from supervisor.memory import Memory
 from supervisor.notify import NotifySocket
 from supervisor.operations import Operations, event_message, line_message
-from supervisor.presets_dir import Configuration
 from supervisor.probes import Probes
 from supervisor.protocol import WEB, Message
 from supervisor.systemd import Systemd
@@ -78,9 +81,12 @@ class Daemon:
         self.started = time.time()
         self._listener = listener
         self._memory = memory
+        self._facts = FactBook(memory.shape)
         self.journal = Journal()
         self.systemd = Systemd()
-        self.guard = Guard()
+        # Inherited by all that is started, and by nobody else: a later supervisor may have the same directories.
+        os.environ[child.SUPERVISOR_VARIABLE] = mark = f"{os.getpid()}.{time.time_ns()}"
+        self.guard = Guard(f"{child.SUPERVISOR_VARIABLE}={mark}")
         self.loop = Loop(
             Fleet(
                 configuration.presets,
@@ -97,7 +103,7 @@ class Daemon:
             self.loop,
             configuration,
             use=self._use,
-            judge=memory.misfits,
+            judge=memory,
             overridden=overridden,
             journal=self.journal,
             announcements=self.announcements,
@@ -107,6 +113,7 @@ class Daemon:
             self.announcements,
             self.logbook,
             status=self.status,
+            facts=lambda: self._facts.of(self.configured.running),
             reload=lambda dry_run: self.configured.would_change() if dry_run else self.configured.reload(),
             autoload=lambda: self.configured.running.config.autoload,
         )
@@ -133,7 +140,7 @@ class Daemon:
             journal=self.journal,
             systemd=self.systemd,
             serving=self._serving,
-            workers=configuration.config.web.workers,
+            web=configuration.config.web,
         ).execute
         self.configured.watch.start()
         self.forkserver.keep(want_forkserver(configuration.presets.values()))
@@ -154,7 +161,8 @@ class Daemon:
         picture = fleet_status(fleet, time.time() - time.monotonic())
         for model in picture["models"]:
             origin = configuration.origins.get(model["name"])
-            model |= {"file": origin.file, "line": origin.line} if origin else {"file": None, "line": None}
+            model |= asdict(origin) if origin else {"file": None, "line": None, "source": None}
+            model |= self._running_facts(model)
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -162,8 +170,18 @@ class Daemon:
             "listen": _readable(self._listener.address),
             "config": _readable(str(configuration.path)),
             "autoload": configuration.config.autoload,
+            "revision": self._facts.revision(configuration),
             **picture,
         }
+
+    def _running_facts(self, model: Message) -> Message:
+        """Where a model's server answers and how it was started; None where it does not run, or was forked."""
+        launch = model["launch"]
+        argv = None if launch is None else self.children.argv(launch)
+        if argv is None:
+            return {"address": None, "args": None}
+        args = None if model["backend"] == "llama-cpp-python" else without_secrets(argv)
+        return {"address": self.children.address(launch), "args": args}
 
     def _use(self, new: Configuration) -> None:
         self.logbook.keep_only(self.loop.fleet.models.keys() | {WEB})  # or names that come and go would fill the memory

@@ -15,6 +15,7 @@ from supervisor.backends import Place, plan
 from supervisor.children import Children, Launch, not_started
 from supervisor.core import commands
 from supervisor.core.commands import Command
+from supervisor.core.config import Web
 from supervisor.core.events import Ended
 from supervisor.core.preset import Preset
 from supervisor.core.status import model_status, status_line
@@ -47,7 +48,7 @@ class Effects:
         journal: Journal,
         systemd: Systemd,
         serving: Callable[[], str],
-        workers: int | str,
+        web: Web,
     ) -> None:
         self._loop = loop
         self._runtime = runtime
@@ -61,7 +62,7 @@ class Effects:
         self._journal = journal
         self._systemd = systemd
         self._serving = serving
-        self._workers = workers
+        self._web = web
 
     def execute(self, command: Command) -> None:
         """Carry out one command."""
@@ -112,7 +113,7 @@ class Effects:
                     command.model,
                     command.instance,
                     web_tier.ARGV,
-                    web_tier.environment(self._runtime, self._workers),
+                    web_tier.environment(self._runtime, self._web),
                     pass_fd=self._listener.fileno(),
                 )
             )
@@ -130,13 +131,15 @@ class Effects:
             place.socket.unlink(missing_ok=True)
             place.settings.unlink(missing_ok=True)
 
+        cleanup()  # a supervisor that was killed left its sockets, and they had the same numbers
         try:
             planned = plan(preset, place)
         except (CannotStart, OSError) as error:
             cleanup()
             self._loop.deliver(Ended(command.launch, not_started(command.instance, error)))
             return
-        env = {**os.environ, **planned.env, **_watchdog(preset)}
+        inherited = {name: value for name, value in os.environ.items() if name not in planned.without}
+        env = {**inherited, **planned.env, **_watchdog(preset)}
         self._children.start(
             Launch(
                 command.launch,
@@ -147,19 +150,24 @@ class Effects:
                 planned.address,
                 cleanup=cleanup,
                 fork=planned.fork,
+                dialect=planned.dialect,
             )
         )
 
     def _grant(self, command: commands.Grant) -> None:
-        self._operations.granted(
-            command.lease,
-            {
-                "model": command.model,
-                "instance": command.instance,
-                "launch": command.launch,
-                "address": self._children.address(command.launch),
-            },
-        )
+        # What the server was started with: after a reload the model's preset may be another one's.
+        preset = self._loop.fleet.lifecycle.launches[command.launch].terms
+        assert isinstance(preset, Preset)
+        grant = {
+            "model": command.model,
+            "instance": command.instance,
+            "launch": command.launch,
+            "address": self._children.address(command.launch),
+            "backend": preset.backend,
+        }
+        if preset.request is not None:
+            grant["request"] = preset.request.model_dump()
+        self._operations.granted(command.lease, grant)
 
     def _announce(self, command: commands.Announce) -> None:
         self._announcements.add(command, time.time() - time.monotonic())

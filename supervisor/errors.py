@@ -96,6 +96,11 @@ class CannotReadModel(RouterError):
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"cannot read {path}: {why}")
+        self.why = why
+
+
+class NotAModel(CannotReadModel):
+    """A file is no GGUF file, or only the beginning or a part of a model; wait until it is whole, or move it away."""
 
 
 class WebTierFailed(RouterError):

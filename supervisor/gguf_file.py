@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from supervisor.core.quantities import readable_size, shown
 from supervisor.core.shape import MAX_LAYERS, Shape, Tensor, Value, shape
-from supervisor.errors import CannotReadModel
+from supervisor.errors import CannotReadModel, NotAModel
 
 # The largest headers known have 30 MiB: 262,144 tokens, half a million merges, a thousand tensors.
 _MAX_HEADER = 128 * 2**20
@@ -44,15 +44,21 @@ _COUNT = struct.Struct("<I")
 _HEAD = struct.Struct("<4sIQQ")
 
 _TOKENS = "tokenizer.ggml.tokens"
+# What `general.type` says of files that are parts of a model or made for one; most models say "model" or nothing.
+_PARTS = frozenset({"adapter", "mmproj", "vocab", "imatrix"})
+_ENCODERS = {"image": "clip.has_vision_encoder", "audio": "clip.has_audio_encoder"}
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")
 
 
 def read(path: str) -> Shape:
     """The shape of the model in `path` and, if it is the first of several shards, in those beside it.
 
-    Raises CannotReadModel. Blocks for some 10 ms a file, more where a disk is slow.
+    Raises CannotReadModel, and NotAModel where another or a longer file has to be there for a model. Blocks for some
+    10 ms a file, more where a disk is slow.
     """
     header = _read_header(path)
+    if (kind := header.pairs.get("general.type")) in _PARTS:
+        raise NotAModel(path, f"it is of type {kind}, which is not a model by itself")
     tensors = list(header.tensors)
     count = header.pairs.get("split.count")
     if isinstance(count, int) and count > 1:
@@ -64,6 +70,30 @@ def read(path: str) -> Shape:
         return shape(header.pairs, tensors, header.tokens)
     except ValueError as error:
         raise CannotReadModel(path, str(error)) from None
+
+
+def inputs(path: str) -> list[str]:
+    """What the projector in `path` can be given beside text: "image", "audio", both. Raises CannotReadModel.
+
+    The keys are those of llama.cpp's tools/mtmd/clip-impl.h.
+    """
+    pairs = _read_header(path).pairs
+    return [kind for kind, key in _ENCODERS.items() if pairs.get(key) is True]
+
+
+def names_pooling(path: str) -> bool:
+    """Whether the model says how an input's vectors become one; False as well where its file can't be read."""
+    try:
+        pairs = _read_header(path).pairs
+    except CannotReadModel:
+        return False
+    return any(key.endswith(".pooling_type") and value for key, value in pairs.items())
+
+
+def shard(name: str) -> tuple[str, int] | None:
+    """The stem and the number, from 1, of a file that is named as one of several shards; None for others."""
+    match = _SHARD.fullmatch(name)
+    return (match["stem"], int(match["number"])) if match else None
 
 
 def files(path: str) -> list[str]:
@@ -106,12 +136,18 @@ def _read_header(path: str) -> _Header:
             return _Header(_Pieces(file, about.st_size))
     except OSError as error:
         raise CannotReadModel(path, error.strerror or str(error)) from None
+    except _Incomplete as error:
+        raise NotAModel(path, str(error)) from None
     except ValueError as error:  # _Malformed, or a path that no file can have
         raise CannotReadModel(path, str(error)) from None
 
 
 class _Malformed(ValueError):
     """What is wrong with a file, as words that follow its name."""
+
+
+class _Incomplete(_Malformed):
+    """It is not a GGUF file, or only the beginning of one: more may be written to it."""
 
 
 class _Pieces:
@@ -150,7 +186,7 @@ class _Pieces:
 
     def skip(self, count: int) -> None:
         if self.position + count > self.size:
-            raise _Malformed(f"it ends at byte {self.size}, in the middle of its header; it is incomplete")
+            raise _Incomplete(f"it ends at byte {self.size}, in the middle of its header; it is incomplete")
         self._at += count
 
     def skip_strings(self, count: int) -> None:
@@ -206,10 +242,10 @@ class _Header:
     def _head(self) -> tuple[int, int]:
         """The numbers of tensors and of metadata pairs."""
         if not self._pieces.size:
-            raise _Malformed("the file is empty")
+            raise _Incomplete("the file is empty")
         magic, version, tensors, pairs = self._pieces.take(_HEAD)
         if magic != b"GGUF":
-            raise _Malformed(f"it is not a GGUF file: it begins with {magic!r}")
+            raise _Incomplete(f"it is not a GGUF file: it begins with {magic!r}")
         if version not in _VERSIONS:
             if int.from_bytes(version.to_bytes(4, "big"), "little") in _VERSIONS:
                 raise _Malformed("it is in big-endian byte order; convert it for this machine")
@@ -276,7 +312,7 @@ class _Header:
         begin = -(-self._pieces.position // alignment) * alignment
         end = max((begin + offset + tensor.size for tensor, offset in infos), default=0)
         if end > self._pieces.size:
-            raise _Malformed(f"it has {self._pieces.size} bytes, and its tensors take {end}; it is incomplete")
+            raise _Incomplete(f"it has {self._pieces.size} bytes, and its tensors take {end}; it is incomplete")
 
 
 @cache

@@ -1,7 +1,8 @@
 """The guard: a tiny child that outlives the supervisor by a moment and kills what it left behind.
 
 PR_SET_PDEATHSIG reaches a child, but not the child's own children. The guard knows every process group and reads a
-pipe whose other end only the supervisor holds: when that closes, however the supervisor died, it kills the groups.
+pipe whose other end only the supervisor holds: when that closes, however the supervisor died, it kills the groups, and
+what has left them, which it knows by its environment.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from pathlib import Path
 
 LAST_FD = 65536
 
 
 class Guard:
-    """Forked at once; `pid` is its process. Fork it before there is much memory to share."""
+    """Forked at once; `pid` is its process. Fork it before there is much memory to share.
 
-    def __init__(self) -> None:
+    `mark` is a variable, NAME=VALUE, in the environment of all that is to die with the supervisor.
+    """
+
+    def __init__(self, mark: str) -> None:
+        self._mark = os.fsencode(mark)
         self._groups: set[int] = set()
         self._pipe = -1
         self.pid = 0
@@ -30,7 +36,7 @@ class Guard:
         self._pipe = write_end
         self.pid = os.fork()
         if self.pid == 0:
-            _guard(read_end)
+            _guard(read_end, self._mark)
         os.close(read_end)
         for group in self._groups:
             self._tell("+", group)
@@ -64,7 +70,7 @@ class Guard:
             os.write(self._pipe, f"{what}{group}\n".encode())
 
 
-def _guard(pipe: int) -> None:
+def _guard(pipe: int, mark: bytes) -> None:
     """The child's whole life. Never returns."""
     try:
         os.setsid()
@@ -81,5 +87,20 @@ def _guard(pipe: int) -> None:
         for group in groups:
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)
+        while _kill_marked(mark):  # again, for what was forked meanwhile
+            pass
     finally:
         os._exit(0)
+
+
+def _kill_marked(mark: bytes) -> bool:
+    """Kill every process with `mark` in its environment. True if there was one that was not dead already."""
+    found = False
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        with contextlib.suppress(OSError):  # gone, or somebody else's
+            if mark in (entry / "environ").read_bytes().split(b"\0"):  # a zombie's is empty
+                os.kill(int(entry.name), signal.SIGKILL)
+                found = True
+    return found

@@ -35,13 +35,15 @@ class LogLine:
 
 @dataclass
 class Source:
-    """The log pipe of one running launch; `name` is the model, `instance` which of its replicas."""
+    """The log pipe of one running launch; `name` is the model, `instance` which of its replicas. `took` is told each
+    line, and answers whether it was meant for the supervisor and nobody else needs to see it."""
 
     name: str
     launch: int
     fd: int
     instance: str
     partial: bytearray = field(default_factory=bytearray)
+    took: Callable[[str], bool] = lambda _text: False
 
 
 class LogBook:
@@ -67,8 +69,10 @@ class LogBook:
 
     def drain(self, source: Source) -> None:
         """Take in what a dead launch left in its pipe: at most what a pipe holds, as others may still write to it."""
+        readable = select.poll()  # select(2) knows no descriptors above 1023
+        readable.register(source.fd, select.POLLIN)
         for _ in range(DRAIN_READS):
-            if not select.select([source.fd], [], [], 0)[0] or not self.read(source):
+            if not readable.poll(0) or not self.read(source):
                 break
         if source.partial:
             self._keep(source, [source.partial])
@@ -92,9 +96,14 @@ class LogBook:
         if pieces:
             at = self._wall()
             texts = [piece.decode(errors="replace").rstrip("\r") for piece in pieces]
-            lines = [LogLine(source.name, at, source.launch, text, source.instance) for text in texts]
+            lines = [
+                LogLine(source.name, at, source.launch, text, source.instance)
+                for text in texts
+                if not source.took(text)
+            ]
             self._kept.setdefault(source.name, deque(maxlen=KEPT_LINES)).extend(lines)
-            self._listener(lines)
+            if lines:
+                self._listener(lines)
 
 
 class Journal:

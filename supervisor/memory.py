@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor import backends
 from supervisor.core import policy
 from supervisor.core.config import Config
 from supervisor.core.misfits import Misfit, misfits
 from supervisor.core.need import Need
 from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
+from supervisor.core.shape import Shape
 from supervisor.needs import Needs
 from supervisor.usage import Gpus, Nvidia, Usage, machine_memory, process_usage
 
@@ -52,7 +54,26 @@ class Memory:
 
     def misfits(self, config: Config, presets: Mapping[str, Preset]) -> list[Misfit]:
         """What does not fit: replicas together, a single model, or every model."""
-        return misfits(presets, self.needs(config, presets), policy.budget(config, self._machine))
+        budget = policy.budget(config, self._machine)
+        found = misfits(presets, self.needs(config, presets), budget)
+        return found + [
+            Misfit(name, "memory", f"there is no {device} here; limit it in config.yaml", fatal=False)
+            for name, preset in presets.items()
+            for device in preset.memory or ()
+            if device not in budget
+        ]
+
+    def why_no_model(self, path: str) -> str | None:
+        """What makes the file at `path` no model, or not all of one; None if nothing does."""
+        return self._needs.why_no_model(path)
+
+    def refused(self, preset: Preset) -> list[tuple[tuple[str, ...], str]]:
+        """What the program would refuse that is to serve it. Runs the program to learn that."""
+        return backends.problems(preset)
+
+    def shape(self, path: str) -> Shape | None:
+        """What the header of a model's file says; None where it can't be read. It is read once until it changes."""
+        return self._needs.shape(path)
 
     def look(self, group: int) -> Callable[[], Usage | None]:
         """A function that tells, in a fork too, what the processes of a group use; None if they are gone. The GPUs are

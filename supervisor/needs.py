@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
@@ -22,9 +22,10 @@ from supervisor import gguf_file
 from supervisor.core.estimate import estimate
 from supervisor.core.need import UNKNOWN, Need
 from supervisor.core.preset import Preset
+from supervisor.core.quantities import MAX_SIZE
 from supervisor.core.reload import LAUNCH_KEYS
 from supervisor.core.shape import Shape
-from supervisor.errors import CannotReadModel
+from supervisor.errors import CannotReadModel, NotAModel
 
 MAX_SHAPES = 1_000
 MAX_MEASURES = 10_000
@@ -41,19 +42,23 @@ Stamps = dict[str, Stamp]
 _FINGERPRINT_KEYS = set(LAUNCH_KEYS - {"ready", "watchdog"})
 
 
+Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)]
+
+
 class _Known(msgspec.Struct):
-    """What the files of a model say that have these stamps; None if they can't be read."""
+    """What the files of a model say that have these stamps; None if they can't be read, and why if they are none."""
 
     stamps: Stamps
     shape: Shape | None
+    why_not: str | None = None
 
 
 class _Measure(msgspec.Struct):
     """Bytes by device that were measured of a preset's servers. The name is for people who look into the file."""
 
     name: str
-    shared: dict[str, int]
-    each: dict[str, int]
+    shared: dict[str, Amount]
+    each: dict[str, Amount]
 
 
 class _File(msgspec.Struct, Generic[Entry]):
@@ -90,7 +95,11 @@ class Needs:
 
     def shape(self, path: str) -> Shape | None:
         """What the header of a model's file says; None where it can't be read."""
-        return self._shape(path, {})
+        return self._look(path, {}).shape
+
+    def why_no_model(self, path: str) -> str | None:
+        """What makes the file at `path` no model, or not all of one; None for what only fails in other ways, or not."""
+        return self._look(path, {}).why_not
 
     def _of(self, preset: Preset, fingerprint: str, looked: Stamps) -> Need:
         measure = self._measures.get(fingerprint)
@@ -102,20 +111,24 @@ class Needs:
         return Need("measured", shared, measure.each)
 
     def _estimate(self, preset: Preset, looked: Stamps) -> Need:
-        shape = self._shape(preset.model, looked) if preset.model else None
+        shape = self._look(preset.model, looked).shape if preset.model else None
         if shape is None:
             return UNKNOWN
         projector = _stamp(preset.mmproj, looked) if preset.mmproj else None
-        return estimate(preset, shape, projector[0] if projector else 0, self.gpus)
+        try:
+            return estimate(preset, shape, projector[0] if projector else 0, self.gpus)
+        except (ValueError, ArithmeticError):  # no header gives such a shape: what was remembered of it is damaged
+            self._shapes.drop(preset.model or "")
+            return UNKNOWN
 
-    def _shape(self, path: str, looked: Stamps) -> Shape | None:
+    def _look(self, path: str, looked: Stamps) -> _Known:
         stamps = {file: _stamp(file, looked) for file in gguf_file.files(path)}
         known = self._shapes.get(path)
         if known is None or known.stamps != stamps:
             # Stamped before it is read: what changes meanwhile has another stamp the next time.
-            known = _Known(stamps, _read(path))
+            known = _read(path, stamps)
             self._shapes.put(path, known)
-        return known.shape
+        return known
 
 
 class _Book(Generic[Entry]):
@@ -136,6 +149,10 @@ class _Book(Generic[Entry]):
             self._entries[key] = entry
             self._changed = True
 
+    def drop(self, key: str) -> None:
+        """Forget an entry: it is found out anew the next time."""
+        self._changed |= self._entries.pop(key, None) is not None
+
     def trim(self, most: int, keep: Collection[str]) -> None:
         """Forget the oldest entries that are none of `keep`, down to `most`."""
         strangers = (key for key in list(self._entries) if key not in keep)
@@ -150,7 +167,8 @@ class _Book(Generic[Entry]):
         new = self._path.with_name(f".{self._path.name}.new")
         try:
             content = msgspec.json.encode(_File(FORMAT, self._entries))
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            new.unlink(missing_ok=True)  # whatever lies there: opening a FIFO would wait for its reader
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
             new.replace(self._path)
@@ -192,8 +210,10 @@ def _stamp(path: str, looked: Stamps) -> Stamp:
     return looked[path]
 
 
-def _read(path: str) -> Shape | None:
+def _read(path: str, stamps: Stamps) -> _Known:
     try:
-        return gguf_file.read(path)
+        return _Known(stamps, gguf_file.read(path))
+    except NotAModel as error:
+        return _Known(stamps, None, error.why)
     except CannotReadModel:
-        return None
+        return _Known(stamps, None)

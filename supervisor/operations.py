@@ -13,6 +13,7 @@ from supervisor.control import Connection
 from supervisor.core.events import AskDropped, Asked, Goal, LeaseAsked, LeaseEnded
 from supervisor.core.refusals import Refusal
 from supervisor.errors import ConfigurationError, Refused
+from supervisor.facts import Facts
 from supervisor.logs import LogBook, LogLine
 from supervisor.loop import Loop
 from supervisor.protocol import Message
@@ -38,6 +39,7 @@ class Operations:
         logbook: LogBook,
         *,
         status: Status,
+        facts: Callable[[], Facts],
         reload: Reload,
         autoload: Callable[[], bool],
     ) -> None:
@@ -45,6 +47,7 @@ class Operations:
         self._announcements = announcements
         self._logbook = logbook
         self._status = status
+        self._facts = facts
         self._reload = reload
         self._autoload = autoload
         self._numbers = count(1)
@@ -53,6 +56,7 @@ class Operations:
             "lease": self._lease,
             "release": self._release,
             "status": lambda connection, _: connection.send(protocol.ok(status=self._status())),
+            "facts": self._tell_facts,
             "load": self._ask,
             "unload": self._ask,
             "restart": self._ask,
@@ -148,6 +152,10 @@ class Operations:
                 error_type="invalid_request_error",
                 problems=error.problems,
             ) from None
+
+    def _tell_facts(self, connection: Connection, _: Message) -> None:
+        told = [{"facts": {"model": name, **facts}} for name, facts in self._facts().items()]
+        connection.send(protocol.ok(), *told, {"end": True})
 
     def _events(self, connection: Connection, message: Message) -> None:
         since, follow = _field(message, "since", int, 0), _field(message, "follow", bool, False)

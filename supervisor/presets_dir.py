@@ -1,18 +1,19 @@
-"""The configuration on disk: config.yaml and the directory of presets that it names, read and checked as a whole."""
+"""The configuration on disk: config.yaml and the directories that it names, read and checked as a whole."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from supervisor import yaml_positions
+from supervisor import models_dir, yaml_positions
+from supervisor.configuration import LENIENT, Configuration, Judge, Origin
 from supervisor.core import config as config_keys
 from supervisor.core import preset as preset_keys
 from supervisor.core.config import Config
@@ -21,6 +22,7 @@ from supervisor.core.misfits import Misfit
 from supervisor.core.preset import Preset
 from supervisor.core.quantities import shown
 from supervisor.errors import ConfigurationError, Problem
+from supervisor.models_dir import Models
 from supervisor.yaml_source import Keys, Source, open_source, printable
 
 SUFFIXES = (".yaml", ".yml")
@@ -28,32 +30,6 @@ TOP_KEYS = ("defaults", "models")
 MODEL_KEYS = Preset.model_fields.keys() - {"name"}
 
 Written = dict[str, Any]
-Judge = Callable[[Config, Mapping[str, Preset]], Sequence[Misfit]]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a preset is written: `file`, relative to config.yaml's directory if it lies below it, and `line` from 1."""
-
-    file: str
-    line: int
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """A configuration without problems.
-
-    `path` and `presets_dir` are absolute; `aliases` leads from alias to the name of a preset; `notices` are about keys
-    that are written but have no effect.
-    """
-
-    config: Config
-    path: Path
-    presets_dir: Path
-    presets: dict[str, Preset]
-    aliases: dict[str, str]
-    origins: dict[str, Origin]
-    notices: tuple[Problem, ...]
 
 
 @dataclass
@@ -72,8 +48,8 @@ class _Entry:
         return [alias for alias in written if isinstance(alias, str)] if isinstance(written, list) else []
 
 
-def load(path: Path, judge: Judge = lambda _config, _presets: []) -> Configuration:
-    """The configuration that the config.yaml at `path` names; `judge` says what of it does not fit the machine.
+def load(path: Path, judge: Judge = LENIENT) -> Configuration:
+    """The configuration that the config.yaml at `path` names, as far as `judge` lets it pass.
 
     Raises ConfigurationError with the problems of all files, sorted by file and line. If config.yaml can't be read,
     the presets are looked for where they are by default.
@@ -81,35 +57,68 @@ def load(path: Path, judge: Judge = lambda _config, _presets: []) -> Configurati
     problems: list[Problem] = []
     sources = list(_opened([path], problems))
     config, presets_dir = _load_config(sources[0]) if sources else (None, _default_directory(path))
+    models = _look(sources[0], config, judge) if config is not None else Models()
     entries: dict[str, _Entry] = {}
     if presets_dir is not None:
         for source in _opened(_presets_files(presets_dir, path, sources), problems):
-            _load_presets(source, entries)
+            _load_presets(source, entries, models)
             sources.append(source)
+    _check_with_programs(entries.values(), judge)
     aliases = _load_aliases(entries)
+    found = models_dir.presets(models, _taken(entries, aliases))
     if config is not None and config.fallback is not None:
-        _check_fallback(sources[0], config.fallback, [*entries, *aliases])
-    presets = {name: entry.preset for name, entry in entries.items() if entry.preset is not None}
+        _check_fallback(sources[0], config.fallback, [*entries, *aliases, *found])
+    presets = {name: entry.preset for name, entry in entries.items() if entry.preset is not None} | found
     problems += [problem for source in sources for problem in source.problems]
     if config is not None and not problems:
-        for misfit in judge(config, presets):
-            problems += _place_misfit(misfit, sources[0], entries)
+        for misfit in judge.misfits(config, presets):
+            problems += _place_misfit(misfit, sources[0], entries, models)
     if problems or config is None or presets_dir is None:
         raise ConfigurationError(_sorted(problems))
+    files = {name: printable(Path(models.found[name].model)) for name in found}
     return Configuration(
         config=config,
         path=path.absolute(),
         presets_dir=presets_dir.absolute(),
+        models_dir=_models_directory(path, config.models_dir),
         presets=presets,
         aliases=aliases,
-        origins={name: _origin(entry, path.parent) for name, entry in entries.items()},
-        notices=tuple(_sorted(notice for source in sources for notice in source.notices)),
+        origins={name: _origin(entry, path.parent) for name, entry in entries.items()}
+        | {name: Origin(file, None, "models_dir") for name, file in files.items()},
+        notices=tuple(_sorted([*models.notices, *(notice for source in sources for notice in source.notices)])),
     )
 
 
-def _place_misfit(misfit: Misfit, config: Source, entries: Mapping[str, _Entry]) -> list[Problem]:
-    """Note what does not fit where it is written. Returns it if it is fatal."""
+def _look(source: Source, config: Config, judge: Judge) -> Models:
+    """What is in the directory of models. That the one by default is missing, or can't be seen, says nothing."""
+    directory = _models_directory(source.path, config.models_dir)
+    try:
+        return models_dir.look(directory, judge.why_no_model)
+    except OSError as error:
+        message = f"cannot read the directory {shown(str(directory), 200)}: {error.strerror}"
+        if config.models_dir != _DEFAULT_MODELS:
+            source.complain(("models_dir",), f"{message}; create it or correct the path")
+        elif os.path.exists(directory):  # noqa: PTH110  # Path.exists may raise PermissionError
+            source.notice(("models_dir",), message)
+    return Models()
+
+
+def _taken(entries: Mapping[str, _Entry], aliases: Mapping[str, str]) -> dict[str, tuple[str | None, str]]:
+    """The names and aliases of models that files name: each with the file of the model that has it, and where it is."""
+    places = {name: entry.source.place(entry.keys) for name, entry in entries.items()}
+    taken: dict[str, tuple[str | None, str]] = {alias: (None, places[name]) for alias, name in aliases.items()}
+    for name, entry in entries.items():
+        taken[name] = (entry.preset.model if entry.preset else None, places[name])
+    return taken
+
+
+def _place_misfit(misfit: Misfit, config: Source, entries: Mapping[str, _Entry], models: Models) -> list[Problem]:
+    """Note what does not fit where it is written. Returns it if it is fatal, which files that nobody named are not."""
     entry = entries.get(misfit.name or "")
+    if entry is None and models.found:
+        file = models.found[misfit.name].model if misfit.name in models.found else str(config.path)
+        models.notices.append(Problem(printable(Path(file)), None, None, misfit.message))
+        return []
     source, keys = (entry.source, (*entry.keys, misfit.key)) if entry else (config, (misfit.key,))
     if not misfit.fatal:
         source.notice(keys, misfit.message)
@@ -118,11 +127,13 @@ def _place_misfit(misfit: Misfit, config: Source, entries: Mapping[str, _Entry])
     return source.problems[-1:]
 
 
-def places(path: Path) -> tuple[Path | None, list[Path]]:
-    """The directory of presets that the config.yaml at `path` names, as far as that can be told, and its files."""
+def places(path: Path) -> tuple[Path | None, list[Path], Path | None]:
+    """The directory of presets that the config.yaml at `path` names, as far as that can be told, its files, and the
+    directory of models, if config.yaml can be used."""
     sources = list(_opened([path], []))
-    directory = _load_config(sources[0])[1] if sources else _default_directory(path)
-    return directory, _presets_files(directory, path, []) if directory is not None else []
+    config, directory = _load_config(sources[0]) if sources else (None, _default_directory(path))
+    files = _presets_files(directory, path, []) if directory is not None else []
+    return directory, files, _models_directory(path, config.models_dir) if config is not None else None
 
 
 def look_through(path: Path, text: str) -> tuple[list[Problem], list[Problem]]:
@@ -132,7 +143,7 @@ def look_through(path: Path, text: str) -> tuple[list[Problem], list[Problem]]:
     """
     source = Source(path, yaml_positions.parse(text.encode(), printable(path)))
     entries: dict[str, _Entry] = {}
-    _load_presets(source, entries)
+    _load_presets(source, entries, Models())
     _load_aliases(entries)
     return _sorted(source.problems), _sorted(source.notices)
 
@@ -179,6 +190,11 @@ def _check_fallback(source: Source, fallback: str, names: list[str]) -> None:
 
 
 _DEFAULT_PRESETS: str = Config.model_fields["presets"].default
+_DEFAULT_MODELS: str = Config.model_fields["models_dir"].default
+
+
+def _models_directory(config: Path, written: str) -> Path:
+    return Path(_absolute(config.parent, written))
 
 
 def _default_directory(path: Path) -> Path | None:
@@ -199,8 +215,11 @@ def _presets_files(directory: Path, config: Path, sources: list[Source]) -> list
     return [directory / name for name in sorted(names) if is_presets_name(name) and directory / name != config]
 
 
-def _load_presets(source: Source, entries: dict[str, _Entry]) -> None:
-    """Add the models of one file to `entries`, and all that is wrong with them to the file's problems."""
+def _load_presets(source: Source, entries: dict[str, _Entry], found: Models) -> None:
+    """Add the models of one file to `entries`, and all that is wrong with them to the file's problems.
+
+    One that names no `model` has the files of the one `found` under its name.
+    """
     models, defaults = _sections(source)
     _notice_unacted(source, ("defaults",), defaults)
     for name, written in models.items():
@@ -212,8 +231,8 @@ def _load_presets(source: Source, entries: dict[str, _Entry]) -> None:
             source.complain(keys, f"cannot use the name {shown(name)}: it is taken by {other}; rename one of them")
         elif written is None or isinstance(written, dict):
             _notice_unacted(source, keys, written or {})
-            whole = _overlaid(written or {}, defaults)
-            entries[name] = _Entry(source, keys, whole, _load_preset(source, name, whole))
+            whole = found.completed(name, _overlaid(written or {}, defaults))
+            entries[name] = _Entry(source, keys, whole, _load_preset(source, name, whole, found.missing.get(name)))
         else:
             source.complain(keys, f"cannot use {shown(written)} as a model: write 'key: value' lines below its name")
             entries[name] = _Entry(source, keys, {}, None)
@@ -249,6 +268,8 @@ def _overlaid(written: Written, defaults: Written) -> Written:
     """The model as written, over those defaults that mean something to its backend."""
     backend = written.get("backend", defaults.get("backend"))
     foreign = preset_keys.LLAMA_KEYS if backend == "command" else preset_keys.COMMAND_KEYS
+    if backend != "llama-server":
+        foreign |= preset_keys.LLAMA_SERVER_KEYS
     return _merged(written, {key: value for key, value in defaults.items() if key not in foreign})
 
 
@@ -260,7 +281,8 @@ def _merged(over: Written, under: Written) -> Written:
     return merged
 
 
-def _load_preset(source: Source, name: str, written: Written) -> Preset | None:
+def _load_preset(source: Source, name: str, written: Written, missing: str | None) -> Preset | None:
+    """`missing` is what is wrong with the file of that name in the directory of models."""
     body = _with_paths(written, source.path.parent)
     found: list[tuple[Keys, str]] = []
     if "name" in body:
@@ -273,13 +295,21 @@ def _load_preset(source: Source, name: str, written: Written) -> Preset | None:
     if body.get("backend") != "command":
         found += [((key,), why) for key in ("model", "mmproj") if (why := _why_unreadable(body.get(key)))]
     for keys, message in found:
+        if keys == ("model",) and body.get("model") is None:
+            message += (
+                f"; {shown(name)} in models_dir is none: {missing}"
+                if missing
+                else ", or put one of its name into models_dir"
+            )
         source.complain(("models", name, *keys), message)
     return None if found else preset
 
 
 def _with_paths(written: Written, directory: Path) -> Written:
-    """The same with absolute paths; the program of a command is a path only if it holds a slash."""
+    """The same with absolute paths; a program, be it a command's or `binary`, is a path only if it holds a slash."""
     body = dict(written)
+    if isinstance(body.get("binary"), str) and "/" in body["binary"]:
+        body["binary"] = _absolute(directory, body["binary"])
     for key in ("model", "mmproj"):
         if isinstance(body.get(key), str) and body[key]:
             body[key] = _absolute(directory, body[key])
@@ -318,11 +348,17 @@ def _why_unreadable(path: object) -> str | None:
 
 
 def _notice_unacted(source: Source, keys: Keys, written: Written) -> None:
-    for key, value in written.items():
+    for key in written:
         if key in preset_keys.UNACTED:
             source.notice((*keys, key), f"{key!r} is read but has no effect in this version")
-        elif key == "backend" and isinstance(value, str) and value in preset_keys.UNACTED_BACKENDS:
-            source.notice((*keys, key), f"backend {value!r} is not part of this version: the model can't be loaded")
+
+
+def _check_with_programs(entries: Iterable[_Entry], judge: Judge) -> None:
+    """Complain about what the programs would refuse that are to serve the models."""
+    for entry in entries:
+        if entry.preset is not None and not entry.source.is_full:
+            for keys, message in judge.refused(entry.preset):
+                entry.source.complain((*entry.keys, *keys), message)
 
 
 def _load_aliases(entries: dict[str, _Entry]) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""Notices with inotify(7) that the configuration's files change: config.yaml, the presets, and what leads there.
+"""Notices with inotify(7) that the configuration's files change: config.yaml, the presets, the models found without
+one, and what leads there.
 
 What is watched is directories, for the names in them: editors, package managers and Kubernetes replace files, links and
 whole directories by renaming others over them, which only the directory around them sees. From "/" on, each directory
@@ -22,13 +23,15 @@ from typing import IO
 
 from inotify_simple import INotify, flags
 
-from supervisor import presets_dir
+from supervisor import models_dir, presets_dir
 from supervisor.loop import Loop
 from supervisor.yaml_source import printable
 
 QUIET_SECONDS = 0.25
 LONGEST_SECONDS = 2.0
 MAX_LINKS = 40  # as many as path_resolution(7) follows
+
+Ends = tuple[int | None, int | None]
 
 NAMES = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO | flags.CLOSE_WRITE | flags.ATTRIB
 MASK = NAMES | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR
@@ -45,14 +48,27 @@ WHY = {
 
 @dataclass
 class _Directory:
-    """What in a directory matters: `names`, and with `presets` the files of presets."""
+    """What matters in the directory at `path`: `names`, with `presets` files of presets, with `models` models."""
 
+    path: str
     names: set[str] = field(default_factory=set)
     presets: bool = False
+    models: bool = False
 
-    def wants(self, name: str) -> bool:
+    def wants(self, name: str, is_folder: bool) -> bool:
         """Whether what happened to that name, or to the directory itself (""), may change the configuration."""
-        return not name or name in self.names or (self.presets and presets_dir.is_presets_name(name))
+        if not name or name in self.names:
+            return True
+        if self.presets and presets_dir.is_presets_name(name):
+            return True
+        # A link may lead to a folder, which its event does not tell.
+        return self.models and models_dir.may_matter(name, is_folder or os.path.islink(f"{self.path}/{name}"))  # noqa: PTH114
+
+    def add(self, other: _Directory) -> None:
+        """Let matter what does to another."""
+        self.names |= other.names
+        self.presets |= other.presets
+        self.models |= other.models
 
 
 class PresetsWatch:
@@ -69,8 +85,9 @@ class PresetsWatch:
         self._changed = changed
         self._complain = complain
         self._watched: dict[int, _Directory] = {}
-        self._presets: int | None = None
-        self._read_presets: int | None = None
+        # The watches on the directories of presets and of models: those there are, and when they were last read.
+        self._ends: Ends = (None, None)
+        self._read_ends: Ends = (None, None)
         self._complained: str | None = None
         self._first: float | None = None
         self._last = 0.0
@@ -81,7 +98,7 @@ class PresetsWatch:
     def start(self) -> None:
         """Watch from now on. What changed between the reading of the configuration and this is found by another one."""
         self._arm()
-        self._read_presets = self._presets
+        self._read_ends = self._ends
         if self._inotify is not None:
             self._gather()
             self._watch_mounts()
@@ -105,12 +122,17 @@ class PresetsWatch:
 
     def applied(self) -> None:
         """What was read is in use."""
-        self._read_presets = self._presets
+        self._read_ends = self._ends
 
     @property
     def replaced(self) -> bool:
         """Whether another directory stands where the presets in use were read from: made anew, renamed or unmounted."""
-        return self._presets != self._read_presets
+        return self._ends[0] != self._read_ends[0]
+
+    @property
+    def models_replaced(self) -> bool:
+        """The same of the directory of models; or there is none."""
+        return self._ends[1] != self._read_ends[1]
 
     def due(self) -> float | None:
         """When the changes gathered so far are to be told."""
@@ -154,8 +176,8 @@ class PresetsWatch:
         """Take in what happened; whether any of it matters. Lost events (Q_OVERFLOW) may have."""
         matters = False
         for event in self._inotify.read(timeout=0) if self._inotify is not None else ():
-            directory = self._watched.get(event.wd)
-            if event.mask & flags.Q_OVERFLOW or (directory is not None and directory.wants(event.name)):
+            directory, is_folder = self._watched.get(event.wd), bool(event.mask & flags.ISDIR)
+            if event.mask & flags.Q_OVERFLOW or (directory is not None and directory.wants(event.name, is_folder)):
                 matters = True
             if event.mask & flags.IGNORED:
                 self._watched.pop(event.wd, None)
@@ -164,20 +186,20 @@ class PresetsWatch:
     def _arm(self) -> None:
         """Watch all that leads to the files as they are at this moment, and nothing else."""
         refused: OSError | None = None
-        before, self._watched, self._presets = self._watched, {}, None
+        before, self._watched = self._watched, {}
+        watches: dict[str | None, int] = {}
+        ends: tuple[str | None, str | None] = (None, None)
         try:
             inotify = self._inotify or self._opened()
-            directory, wanted = _wanted(self._config)
-            for path, names in wanted.items():
+            ends, wanted = _wanted(self._config)
+            for path, directory in wanted.items():
                 if (watch := self._add(inotify, path)) is not None:
-                    known = self._watched.setdefault(watch, _Directory())
-                    known.names |= names.names
-                    known.presets |= names.presets
-                    if path == directory:
-                        self._presets = watch
+                    self._watched.setdefault(watch, _Directory(path)).add(directory)
+                    watches[path] = watch
         except OSError as error:
             refused = error
             self._watched = {**before, **self._watched}
+        self._ends = watches.get(ends[0]), watches.get(ends[1])
         for watch in before.keys() - self._watched.keys():
             self._forget(watch)
         self._tell(refused)
@@ -214,20 +236,30 @@ class PresetsWatch:
         self._complained = why
 
 
-def _wanted(config: Path) -> tuple[str | None, dict[str, _Directory]]:
-    """Where the presets are, with all links followed, and for each directory that matters what matters in it."""
-    directory, files = presets_dir.places(config)
+def _wanted(config: Path) -> tuple[tuple[str | None, str | None], dict[str, _Directory]]:
+    """Where the presets and the models are, with all links followed, and for each directory what in it matters."""
+    presets, files, models = presets_dir.places(config)
     links = [file for file in files if os.path.islink(file)]  # noqa: PTH114  # Path.is_symlink may raise PermissionError
+    folders, more_links = _models_places(models)
     wanted: dict[str, _Directory] = {}
-    for path in (config, *links, *([directory] if directory else [])):
-        end = "/"
+    for path in (config, *links, *more_links, *filter(None, (presets, models))):
         for end, name in _way(path):
-            wanted.setdefault(end, _Directory()).names.add(name)
-    if directory is None:
-        return None, wanted
-    end = os.path.realpath(directory)
-    wanted.setdefault(end, _Directory()).presets = True
-    return end, wanted
+            wanted.setdefault(end, _Directory(end)).names.add(name)
+    for folder in folders:
+        wanted.setdefault(folder, _Directory(folder)).models = True
+    presets_end = os.path.realpath(presets) if presets else None
+    if presets_end is not None:
+        wanted.setdefault(presets_end, _Directory(presets_end)).presets = True
+    return (presets_end, folders[0] if folders else None), wanted
+
+
+def _models_places(models: Path | None) -> tuple[list[str], list[Path]]:
+    """The folders of models, all links followed and the directory itself first, and the links in them."""
+    try:
+        seen = models_dir.walk(models) if models is not None else models_dir.Walk()
+    except OSError:
+        return [], []
+    return [os.path.realpath(folder.path) for folder in seen.folders], [Path(link) for link in seen.links]
 
 
 def _way(path: Path) -> Iterator[tuple[str, str]]:

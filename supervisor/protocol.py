@@ -5,17 +5,21 @@ object each, at most MAX_LINE bytes. The client sends a request and reads its an
 
     → {"op": "lease", "model": "qwen", "autoload": true, "timeout": 30.0, "avoid": 17,
        "who": "192.0.2.7 curl/8.5.0"}
-    ← {"ok": true, "lease": {"model": "qwen", "instance": "qwen", "launch": 18, "address": "unix:/run/…/18.sock"}}
+    ← {"ok": true, "lease": {"model": "qwen", "instance": "qwen", "launch": 18, "address": "unix:/run/…/18.sock",
+                             "backend": "llama-server", "request": {"set": {"temperature": 0.2}, "remove": ["user"]}}}
     ← {"ok": false, "error": {"code": 503, "type": "server_error", "message": "…", "retry_after": 1.0}}
     → {"op": "release", "figures": {"status": 200, "bytes": 5120, "first_byte": 0.21}}         (never answered)
 
 `model` may be an alias or null. `timeout` is in seconds, null for none. `avoid` names the launch that just broke a
 connection: it is not granted again while it may be about to be found dead. `who` is the client in words for people who
-look at the queue; 200 characters of it are kept. A connection holds one lease at a time, and **a lease lives as long as
-its connection**: closing it releases a granted lease and withdraws a queued one.
+look at the queue; 200 characters of it are kept. A grant has `request` only if the preset changes bodies. A connection
+holds one lease at a time, and **a lease lives as long as its connection**: closing it releases a granted lease and
+withdraws a queued one.
 
     → {"op": "status"}
     ← {"ok": true, "status": {…}}                                                          see core/status.py
+    → {"op": "facts"}
+    ← {"ok": true}, then {"facts": {"model", "args", "preset", "architecture", "meta"}} a line each
     → {"op": "load" | "unload" | "restart" | "reset", "model": M, "wait": true, "strict": false}
     ← {"ok": true, "model": {…}}                                                           one of status' models
     → {"op": "reload", "dry_run": false}
@@ -28,11 +32,12 @@ its connection**: closing it releases a granted lease and withdraws a queued one
     → {"op": "logs", "model": M, "lines": 100, "follow": true}
     ← {"ok": true}, then {"line": {"at", "launch", "text"}} a line each
 
+"facts" are the same for as long as `revision` of the status object is: see core/facts.py.
 `wait` answers when it is done, not accepted. `strict` refuses to load what runs and to unload what does not. `autoload`
 absent or null is as configured. `dry_run` changes nothing and tells what a reload would change. `outcomes` has each
 changed and removed model: its server ends "at_once" or when it is "idle", or it is "not_running". The streams of
-"events" and "logs" end with {"end": true} unless they follow; then only the client's hang-up or the supervisor's end
-closes them. `model` "@web" names the web tier in logs.
+"facts", "events" and "logs" end with {"end": true} unless they follow; then only the client's hang-up or the
+supervisor's end closes them. `model` "@web" names the web tier in logs.
 """
 
 from __future__ import annotations
@@ -42,7 +47,7 @@ from typing import Any
 
 from supervisor.errors import Problem, ProtocolError, Refused
 
-MAX_LINE = 4 * 1024 * 1024
+MAX_LINE = 32 * 1024 * 1024  # the status of some 30,000 models
 WEB = "@web"
 
 Message = dict[str, Any]

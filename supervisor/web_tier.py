@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from supervisor.core.config import Web
+
 # -P and --chdir: the current directory must not stand in for any of the modules imported, and gunicorn adds the one it
 # is in to where they are looked for.
 PYTHON = (sys.executable, "-P")
@@ -15,7 +17,7 @@ LISTEN_FD = 3
 GRACE_SECONDS = 24 * 3600
 
 
-def environment(runtime: Path, workers: int | str) -> dict[str, str]:
+def environment(runtime: Path, web: Web) -> dict[str, str]:
     """The web tier's environment."""
     root = Path(__file__).resolve().parents[1]
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -24,7 +26,8 @@ def environment(runtime: Path, workers: int | str) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         "LLAMA_ROUTER_RUNTIME_DIR": str(runtime),
         "LLAMA_ROUTER_LISTEN_FD": str(LISTEN_FD),
-        "LLAMA_ROUTER_WORKERS": str(workers),
+        "LLAMA_ROUTER_WORKERS": str(web.workers),
+        "LLAMA_ROUTER_CORS_ORIGINS": " ".join(web.cors_origins),
         "LLAMA_ROUTER_GRACE": str(GRACE_SECONDS),
         "GUNICORN_CMD_ARGS": "",
     }

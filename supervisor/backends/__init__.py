@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supervisor.core import facts
+from supervisor.core.events import Notified
 from supervisor.core.preset import Preset
-from supervisor.errors import CannotStart
+from supervisor.core.reasons import EndReason
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,24 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Dialect:
+    """How a program tells things that knows no sd_notify(3).
+
+    `notice` is what a line of its log tells of a launch (None: it is for people), `explained` the end of a run with
+    what its last lines make clear of it. `farewell` is written to its standard input before it gets a SIGTERM.
+    """
+
+    notice: Callable[[int, str], Notified | None]
+    explained: Callable[[EndReason], EndReason]
+    farewell: bytes
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to run and where it will answer.
 
-    `env` is added to the supervisor's own environment. `address` is "unix:/run/…/18.sock" or "tcp:127.0.0.1:40123".
+    `env` is added to the supervisor's own environment, of which the variables in `without` are left out. `address` is
+    "unix:/run/…/18.sock" or "tcp:127.0.0.1:40123".
     `fork` is what the forkserver may be given instead of running `argv`; None where only running it will do.
     """
 
@@ -36,21 +52,46 @@ class Plan:
     env: dict[str, str]
     address: str
     fork: Mapping[str, Any] | None = None
+    without: frozenset[str] = frozenset()
+    dialect: Dialect | None = None
 
 
 def plan(preset: Preset, place: Place) -> Plan:
     """How to start a model server for `preset`, writing its settings file if it needs one. Raises CannotStart."""
     # Each backend's module needs Place and Plan from this one.
-    from supervisor.backends import command, llama_cpp_python
+    from supervisor.backends import command, llama_cpp_python, llama_server
+
+    match preset.backend:
+        case "llama-cpp-python":
+            return llama_cpp_python.plan(preset, place)
+        case "llama-server":
+            return llama_server.plan(preset, place)
+        case "command":
+            return command.plan(preset, place)
+
+
+def problems(preset: Preset) -> list[tuple[tuple[str, ...], str]]:
+    """What only the backend's program can say of a preset, each with the keys it belongs to.
+
+    May run it, which takes a tenth of a second, and some seconds at most.
+    """
+    from supervisor.backends import llama_server
+
+    return llama_server.problems(preset) if preset.backend == "llama-server" else []
+
+
+def shown_args(preset: Preset) -> list[str]:
+    """The command line of a server of `preset` for people to look at: without secrets, {port} and {socket} left open.
+
+    For llama-cpp-python, whose servers are forked and read a file, these are the settings in it.
+    """
+    from supervisor.backends import llama_cpp_python
 
     if preset.backend == "llama-cpp-python":
-        return llama_cpp_python.plan(preset, place)
+        return facts.settings_args(preset.backend, llama_cpp_python.settings(preset))
     if preset.backend == "command":
-        return command.plan(preset, place)
-    raise CannotStart(
-        f"cannot start {preset.name}: backend {preset.backend!r} is not part of this version; "
-        "use llama-cpp-python, or backend: command with the program's own command line"
-    )
+        return facts.without_secrets(preset.command)
+    return facts.llama_server_args(preset)
 
 
 def want_forkserver(presets: Iterable[Preset]) -> bool:

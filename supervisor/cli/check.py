@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from supervisor.cli.terminal import escape, say, say_json
 from supervisor.core import reload_words
 from supervisor.directories import config_file
 from supervisor.errors import ConfigurationError, Problem
+
+if TYPE_CHECKING:
+    from supervisor.configuration import Configuration
 
 
 @click.command("check", epilog="Example: llama-router check --config ./config.yaml")
@@ -33,7 +37,7 @@ def command(config: Path | None, as_json: bool) -> int:
 
     path = config_file(os.environ, config)
     try:
-        configuration = presets_dir.load(path, Memory(None).misfits)
+        configuration = presets_dir.load(path, Memory(None))
     except ConfigurationError as error:
         if as_json:
             say_json(_as_json(problems=error.problems))
@@ -42,13 +46,21 @@ def command(config: Path | None, as_json: bool) -> int:
     if as_json:
         say_json(_as_json(notices=configuration.notices, models=names, comparison=comparison))
         return 0
-    files = len({origin.file for origin in configuration.origins.values()})
-    say(f"{_count(len(names), 'model')} in {_count(files, 'file')} {'is' if len(names) == 1 else 'are'} fine")
+    say(_found(configuration))
     for notice in configuration.notices:
         say(escape(f"notice: {notice}"))
     for line in _lines(comparison):
         say(escape(line))
     return 0
+
+
+def _found(configuration: Configuration) -> str:
+    written, found = configuration.written(), configuration.found()
+    files = len({configuration.origins[name].file for name in written})
+    words = f"{_count(len(written), 'model')} in {_count(files, 'file')}"
+    if found:
+        words += f", {len(found)} in {escape(str(configuration.models_dir))}"
+    return f"{words} {'is' if len(written) + len(found) == 1 else 'are'} fine"
 
 
 def _lines(comparison: Comparison | None) -> list[str]:

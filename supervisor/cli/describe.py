@@ -115,7 +115,8 @@ def _facts(model: Model, now: float) -> list[tuple[str, str | None]]:
     return [
         ("Aliases", ", ".join(model.aliases)),
         ("Backend", model.backend),
-        ("Preset", f"{model.file}:{model.line}" if model.line is not None else model.file),
+        ("Preset", f"{model.file}:{model.line}" if model.line is not None else None),
+        ("File", model.file if model.line is None else None),
         ("PID", f"{model.pid}{launch}" if alone else None),
         ("Message", model.message),
         ("Requests", f"{model.in_flight} in flight, {model.waiting} waiting, {model.served} served"),

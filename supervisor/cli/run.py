@@ -32,4 +32,4 @@ def command(config: Path | None, listen: str | None, state_dir: Path | None) -> 
 
     chosen = directories.for_daemon(os.environ, runtime=runtime_dir(), state=state_dir, config=config)
     memory = Memory(chosen.state)
-    return daemon.run(presets_dir.load(chosen.config, memory.misfits), chosen, listen, memory)
+    return daemon.run(presets_dir.load(chosen.config, memory), chosen, listen, memory)

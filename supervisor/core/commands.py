@@ -94,8 +94,8 @@ class Reject:
 
 @dataclass(frozen=True)
 class Announce:
-    """Something people and programs that watch want to know; `state` and `reason` are those after the change, of
-    `instance` where the model has several."""
+    """Something people and programs that watch want to know; `state`, `sleeping` and `reason` are those after the
+    change, of `instance` where the model has several."""
 
     kind: str
     model: str | None
@@ -105,6 +105,7 @@ class Announce:
     state: State | None = None
     reason: EndReason | None = None
     progress: float | None = None
+    sleeping: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from supervisor.core.fields import (
     Filled,
     Flag,
     Name,
+    Sequence,
     Size,
     Strict,
     Whole,
@@ -27,7 +28,7 @@ from supervisor.core.fields import (
 from supervisor.core.quantities import shown
 
 # Keys that are read and validated but change nothing in this version.
-UNACTED: frozenset[str] = frozenset({"models_dir", "log"})
+UNACTED: frozenset[str] = frozenset({"log"})
 
 # sun_path of unix(7) has room for this many bytes and a final NUL.
 MAX_SOCKET_PATH = 107
@@ -36,6 +37,8 @@ MAX_WORKERS = 256
 _LISTEN_EXAMPLES = "write 127.0.0.1:8080, [::1]:8080 or unix:/run/llama-router/web.sock"
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^\[\]:]+)):(?P<port>[0-9]{1,5})")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
+
+_ORIGIN = r"\*|localhost|[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@,\[\]:*]+)(:[0-9]{1,5})?"
 
 Auto = Literal["auto"]
 
@@ -108,11 +111,25 @@ def _workers(value: object) -> int | str:
     return workers
 
 
+def _origin(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(_ORIGIN, value) and value.isascii():
+        return value
+    raise ValueError(
+        f"cannot use {shown(value)} as the origin of pages: write one such as https://chat.example.org, without a "
+        "path; or localhost, or '*' in quotes"
+    )
+
+
 _WORKERS = spelling.either(spelling.whole(1, MAX_WORKERS), spelling.AUTO)
 _FLAG_OR_AUTO = spelling.either(spelling.FLAG, spelling.AUTO)
 
 Address = Annotated[
     InstanceOf[Listen], BeforeValidator(parse_listen), PlainSerializer(str), WithJsonSchema(spelling.LISTEN)
+]
+Origin = Annotated[
+    str,
+    BeforeValidator(_origin),
+    WithJsonSchema({"type": "string", "pattern": f"^({_ORIGIN})$", "examples": ["https://chat.example.org"]}),
 ]
 Budget = Annotated[
     int | Auto,
@@ -126,6 +143,8 @@ class Web(Strict):
 
     workers: Annotated[int | Auto, BeforeValidator(_workers), WithJsonSchema(_WORKERS)] = "auto"
     """Processes that serve the page and the API."""
+    cors_origins: Annotated[tuple[Origin, ...], Sequence] = ("localhost",)
+    """Pages that may use models: origins such as https://chat.example.org, localhost for this machine's own, or *."""
 
 
 class Log(Strict):
@@ -150,7 +169,7 @@ class Config(Strict):
     presets: Filled = "presets.d"
     """The directory of presets, relative to this file."""
     models_dir: Filled = "/var/lib/llama-router/models"
-    """A directory in which every GGUF file is a model."""
+    """A directory in which every GGUF file is a model, relative to this file."""
     max_models: Whole = Field(4, ge=0)
     """How many models may be loaded at once; 0 is no limit."""
     memory: Annotated[Mapping[Device, Budget], Dictionary] = Field(default_factory=dict)

@@ -25,7 +25,7 @@ _HALF = 2
 
 # What a process has before it has a model, and what each token of a vocabulary takes in llama.cpp. Measured as
 # Pss_Anon + Pss_File of supervisor.model_server, less weights, KV cache and buffers, for 49,152 and 262,144 tokens:
-# llama-cpp-python 0.3.36, Python 3.11, x86-64. For llama-server it is that less Python and its libraries, a guess.
+# llama-cpp-python 0.3.36, Python 3.11, x86-64; llama-server b11434.
 _PROCESS = {"llama-cpp-python": 84 * 2**20, "llama-server": 32 * 2**20}
 _TOKEN = 120
 # An allowance, not measured: a CUDA context with its kernels, and what cuBLAS works with.

@@ -33,7 +33,7 @@ class Spawned:
 @dataclass(frozen=True)
 class Notified:
     """A message of the launch: readiness, a line for people, load progress from 0 to 1, that it is out of memory, that
-    it is alive, or that it is stuck and wants to be restarted."""
+    it is alive, that it is stuck and wants to be restarted, or whether it sleeps without its model (None: no word)."""
 
     launch: int
     ready: bool = False
@@ -42,6 +42,7 @@ class Notified:
     out_of_memory: bool = False
     alive: bool = False
     stuck: bool = False
+    sleeping: bool | None = None
 
 
 @dataclass(frozen=True)

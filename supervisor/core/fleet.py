@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from supervisor.core import events, refusals
-from supervisor.core.commands import Announce, CloseListener, Command, DeclareReady, Exit, Measure, Remember
-from supervisor.core.events import Event
-from supervisor.core.fleet_state import WEB, Instance, Model, WebTier, new_model, replica
+from supervisor.core.commands import Announce, CloseListener, Command, DeclareReady, Exit, Measure, Reject, Remember
+from supervisor.core.events import Event, Goal
+from supervisor.core.fleet_state import WEB, Instance, Model, WebTier, grow, new_model
 from supervisor.core.lifecycle import Lifecycle
 from supervisor.core.loading import Loading
-from supervisor.core.need import UNKNOWN, Need, learn, total
+from supervisor.core.need import UNKNOWN, Need, fits, known, learn, total
 from supervisor.core.operators import Operators
+from supervisor.core.placement import memory_of
 from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.queue import why_waiting
@@ -29,6 +30,7 @@ WEB_LEAVE_SECONDS = 5.0
 MOST_TOLD = 50
 MEASURE_SECONDS = 30.0  # between two looks at what a busy server uses
 PRESET_CHANGED = EndReason(Kind.PRESET_CHANGED)
+PRESET_REMOVED = EndReason(Kind.PRESET_CHANGED, detail="its preset was removed")
 SHUTDOWN = EndReason(Kind.SHUTDOWN)
 
 
@@ -184,8 +186,10 @@ class Fleet:
         others = [other for other in self.models.values() if other is not model and not other.preset.pinned]
         more_room = model.wanted and any(other.occupying for other in others)
         reason = self.lifecycle.ended(instance, event.reason, now, more_room=more_room)
-        over = instance.state is State.STOPPED and not reason.intended and not instance.needs_room
-        if model.state is State.FAILED or (over and not model.occupying):
+        if model.occupying:
+            return
+        model.failed = instance.state is State.FAILED
+        if model.failed or not (reason.intended or instance.needs_room):
             model.unwant()
 
     def _measure(self, instance: Instance, now: float) -> None:
@@ -221,6 +225,12 @@ class Fleet:
 
     def _asked(self, asked: events.Asked, now: float) -> None:
         model = self.resolve(asked.model)
+        if model is not None and asked.goal is Goal.LOAD and not fits(memory_of(model, 1), self.policy.budget):
+            needed = known(model.preset.memory, model.need)
+            self.lifecycle.commands.append(
+                Reject(asked.ask, refusals.too_large(model.name, needed, self.policy.budget))
+            )
+            return
         self._operators.asked(asked, model, now, stopping=self.stopping)
         if model is not None:
             self._touch(model)
@@ -246,7 +256,8 @@ class Fleet:
             model.removed = True
             model.unwant()
             self.scheduler.refuse_waiting(model, refusals.removed(name))
-            self._operators.stop(model, PRESET_CHANGED, now, patience=None)
+            self._operators.reject(model, refusals.removed(name))
+            self._operators.stop(model, PRESET_REMOVED, now, patience=None)
         newly = (*diff.added, *(n for n in (*diff.changed, *diff.adjusted) if not old[n].autostart))
         self._want_autostart(newly, now)
         self._touched.update(dict.fromkeys((*diff.added, *diff.changed, *diff.adjusted, *diff.removed)))
@@ -261,9 +272,10 @@ class Fleet:
                 each.terms = preset
                 self.lifecycle.check_in(each, now)
             else:
+                model.failed = False
                 self.lifecycle.stop(each, PRESET_CHANGED, now, patience=None)
                 self.lifecycle.reset(each, now)
-        model.replicas += [replica(preset, number + 1, now) for number in range(len(model.replicas), preset.replicas)]
+        grow(model, now)
         for surplus in model.replicas[preset.replicas :]:
             self.lifecycle.stop(surplus, PRESET_CHANGED, now, patience=None)
 
@@ -305,6 +317,9 @@ class Fleet:
         if model is None:
             return
         self._drop_surplus(model)
+        if not model.occupying and not model.failed:  # one that failed beside others is as good as new when all rest
+            for each in [each for each in model.replicas if each.state is State.FAILED]:
+                self.lifecycle.reset(each, now)
         if model.removed and not model.has_process:
             del self.models[name]
             self.loading.forget(name)
@@ -339,7 +354,7 @@ class Fleet:
             if not model.waiting or any(each.serves for each in model.replicas):
                 model.told = None
                 continue
-            why = why_waiting(model, self.models, self.loading.chosen)
+            why = why_waiting(model, self.models, self.loading.chosen, self.policy)
             if why != model.told:
                 model.told = why
                 self.lifecycle.commands.append(Announce("queue", name, f"{name}: requests wait: {why}"))

@@ -64,7 +64,7 @@ class Instance:
     `reason` why its last run ended. `drain_before`: leases asked before then are still granted while it drains.
     `needs_room` asks for an eviction before the next start, because the last one ran out of memory; `made_room` says
     that this was done already. `used` is what it alone was seen to use, `used_shared` its part of what it shares.
-    `free_since` is when its last lease ended.
+    `free_since` is when its last lease ended. `sleeping` says that it unloaded its model until somebody asks it.
     """
 
     name: str
@@ -94,6 +94,7 @@ class Instance:
     served_this_run: int = 0
     message: str | None = None
     progress: float | None = None
+    sleeping: bool = False
     leases: set[int] = field(default_factory=set)
     used: Bytes = field(default_factory=dict)
     used_shared: Bytes = field(default_factory=dict)
@@ -129,7 +130,7 @@ class Instance:
 
 
 # The first of these that any replica is in is the model's.
-_FOREMOST = (State.READY, State.STARTING, State.BACKOFF, State.STOPPING, State.FAILED, State.STOPPED)
+_FOREMOST = (State.READY, State.STARTING, State.BACKOFF, State.STOPPING)
 
 
 @dataclass
@@ -138,7 +139,7 @@ class Model:
 
     `need` is what was learned of its memory. `wanted_at` is since when it has been wanted, `insists` that an operator
     asked for it, `idle_since` since when it has been ready with nobody using it, and `told` what was last announced of
-    its queue.
+    its queue. `failed`: its last replica failed for good.
     """
 
     preset: Preset
@@ -151,6 +152,7 @@ class Model:
     waiting: deque[Lease] = field(default_factory=deque)
     asks: list[Ask] = field(default_factory=list)
     removed: bool = False
+    failed: bool = False
     told: str | None = None
 
     @property
@@ -160,9 +162,10 @@ class Model:
 
     @property
     def state(self) -> State:
-        """How far it is: that of its foremost replica."""
+        """How far it is: that of its foremost replica. It has failed with its last one, not with any."""
         states = {replica.state for replica in self.replicas}
-        return next(state for state in _FOREMOST if state in states)
+        at_rest = State.FAILED if self.failed else State.STOPPED
+        return next((state for state in _FOREMOST if state in states), at_rest)
 
     @property
     def occupying(self) -> list[Instance]:
@@ -195,6 +198,15 @@ def replica(preset: Preset, number: int, now: float) -> Instance:
     """A replica that was never started; the first has the model's name, others NAME#2, NAME#3, …"""
     name = preset.name if number == 1 else f"{preset.name}#{number}"
     return Instance(name, preset.name, preset, since=now)
+
+
+def grow(model: Model, now: float) -> None:
+    """Give a model the replicas that its preset has more of, by the first names that are free."""
+    names = {each.name for each in model.replicas}
+    fresh = (replica(model.preset, number, now) for number in range(1, 2 * model.preset.replicas + len(names) + 1))
+    unused = (each for each in fresh if each.name not in names)
+    while len(model.replicas) < model.preset.replicas:
+        model.replicas.append(next(unused))
 
 
 def new_model(preset: Preset, need: Need, now: float) -> Model:

@@ -39,6 +39,7 @@ class Lifecycle:
         instance.launch = next(self._numbers)
         self.launches[instance.launch] = instance
         instance.was_ready = instance.out_of_memory = instance.draining = instance.needs_room = False
+        instance.sleeping = False
         instance.ending = instance.pid = instance.message = instance.progress = instance.ailment = None
         instance.served_this_run, instance.free_since = 0, None
         timeout = instance.terms.start_timeout
@@ -75,8 +76,18 @@ class Lifecycle:
                     progress=message.progress,
                 )
             )
-        if message.ready and instance.state is State.STARTING and not self._probed(instance):
-            self._ready(instance, now)
+        if message.sleeping is not None:
+            self._sleeps(instance, message.sleeping)
+        if message.ready and instance.state is State.STARTING:
+            if self._probed(instance):
+                instance.probe_at = now
+            else:
+                self._ready(instance, now)
+
+    def _sleeps(self, instance: Instance, sleeping: bool) -> None:
+        if instance.state is State.READY and sleeping is not instance.sleeping:
+            instance.sleeping = sleeping
+            self._announce(instance, "sleeps until somebody asks" if sleeping else "woke up", instance.state)
 
     def probe_due(self, instance: Instance) -> None:
         """Send the next probe, of readiness or of health; `probed` brings its answer."""
@@ -219,7 +230,7 @@ class Lifecycle:
         del self.launches[instance.launch]
         instance.launch = instance.pid = instance.ending = instance.message = instance.progress = None
         instance.probe_at = instance.alive_by = instance.measured_at = None
-        instance.draining = False
+        instance.draining = instance.sleeping = False
         instance.used, instance.used_shared = {}, {}
         instance.leases.clear()
         instance.reason = reason
@@ -307,5 +318,6 @@ class Lifecycle:
                 before=before,
                 state=instance.state,
                 reason=instance.reason if not instance.has_process else instance.ending,
+                sleeping=instance.sleeping,
             )
         )

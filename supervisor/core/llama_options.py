@@ -103,7 +103,7 @@ def llama_options(preset: Preset, trained_context: int) -> LlamaOptions:
         and not options.flag("no_kv_offload", "nkvo"),
         split=split,
         main_gpu=(options.number("main_gpu", "mg") or 0) if only else None,
-        prompt_cache=_prompt_cache(options) if is_python else 0,
+        prompt_cache=_prompt_cache(options) if is_python else _cache_ram(options),
         scores=scores,
     )
 
@@ -151,8 +151,8 @@ def _context(preset: Preset, options: _Options, trained: int) -> int:
 def _batches(preset: Preset, options: _Options, context: int, embedding: bool) -> tuple[int, int]:
     """Tokens of a batch and of a micro-batch (ubatch)."""
     usual, usual_micro = (512, 512) if preset.backend == "llama-cpp-python" else (2048, 512)
-    if preset.embedding and preset.backend == "llama-cpp-python":
-        # supervisor/backends/llama_cpp_python.py: an input must fit into one batch.
+    if preset.embedding and (preset.context or preset.backend == "llama-cpp-python"):
+        # The backends see to it that an input fits into one batch.
         usual = usual_micro = preset.context or DEFAULT_CONTEXT
     batch = max(options.number("n_batch", "batch_size", "b") or usual, 1)
     micro_batch = max(options.number("n_ubatch", "ubatch_size", "ub") or usual_micro, 1)
@@ -179,6 +179,8 @@ def _cache_type(value: object) -> int:
 
 def _is_mapped(options: _Options) -> bool:
     """Whether replicas share the pages of the weights."""
+    if str(options.first("load_mode", "lm")) in ("none", "mlock", "dio"):
+        return False
     return options.flag("use_mmap", "mmap", otherwise=True) and not options.flag("no_mmap", "direct_io", "dio")
 
 
@@ -198,3 +200,11 @@ def _prompt_cache(options: _Options) -> int:
         return 0
     size = options.number("cache_size")
     return 2**31 if size is None else max(size, 0)
+
+
+def _cache_ram(options: _Options) -> int:
+    """Bytes that llama-server keeps finished prompts in, as far as it is told.
+
+    The 8 GiB that it may fill by itself would keep most models from being loaded at all; what is filled is measured.
+    """
+    return max(options.number("cache_ram", "cram") or 0, 0) * 2**20

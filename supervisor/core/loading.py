@@ -53,7 +53,7 @@ class Loading:
                 case MakeRoom():
                     touched += self._make_room(step, models, now)
                 case NeverFits():
-                    self._refuse(step)
+                    self._refuse(step, now)
                     touched.append(step.claim.model.name)
                 case Wait():
                     self.due = step.until
@@ -74,25 +74,27 @@ class Loading:
         names = list(dict.fromkeys(victim.model for victim in step.victims))
         for name in names:
             victims = [victim for victim in step.victims if victim.model == name]
-            if len(victims) == len(models[name].occupying):
+            if len(victims) == len([each for each in models[name].occupying if not each.leaving]):
                 models[name].unwant()
-            for victim in victims:
+            for victim in victims:  # none of them leaves already, for a reason of its own
                 self._lifecycle.stop(victim, EndReason(Kind.EVICTED, detail=self.chosen), now, patience=None)
                 victim.drain_before = step.claim.since
         return names
 
-    def _refuse(self, step: NeverFits) -> None:
+    def _refuse(self, step: NeverFits, now: float) -> None:
         model = step.claim.model
         del self._claims[model.name]
         model.unwant()
+        step.claim.replica.reason = EndReason(Kind.CANNOT_START, at=now, detail=step.why.message)
         self._scheduler.refuse_waiting(model, step.why)
         self._operators.reject(model, step.why)
         self._lifecycle.commands.append(Announce("queue", model.name, step.why.message))
 
     def _keep_what_nobody_needs_gone(self, models: dict[str, Model]) -> list[str]:
-        """A claim whose clients all left needs no room: what drains for it goes on. Returns the models that do."""
+        """A claim whose clients all left needs no room, even if it is to start by itself once there is some: what
+        drains for it goes on. Returns the models that do."""
         kept: list[str] = []
-        if self.chosen is None or self.chosen in self._claims:
+        if self.chosen is None or (self.chosen in self._claims and self._claims[self.chosen].may_evict):
             return kept
         for model in models.values():
             draining = [each for each in model.replicas if each.draining and each.ending is not None]

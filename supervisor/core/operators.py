@@ -44,7 +44,7 @@ class Operators:
         """Want a model. That forgives past failures and does not wait for a back-off."""
         if not model.wanted:
             model.wanted_at = now
-        model.wanted = True
+        model.wanted, model.failed = True, False
         model.insists |= insists
         for replica in model.replicas:
             self._lifecycle.reset(replica, now)
@@ -85,6 +85,7 @@ class Operators:
                 self.stop(model, REQUESTED, now, patience)
                 self.load(model, now, insists=True)
             case Goal.RESET:
+                model.failed = False
                 for replica in model.replicas:
                     self._lifecycle.reset(replica, now)
 

@@ -12,26 +12,26 @@ loaded, or a further one, once those before it are ready. One step at a time:
 5. Something idle, unpinned and past its min_residency is there: evict as few as will do, the least recently used.
 6. Everything is busy and the claim has waited max_wait: those that have served longest drain, and are swapped.
 7. Else wait, until the first of these may change by time alone. Meanwhile a younger claim may start if there is room
-   for it as it is.
+   for it as it is; once room is being made, only if that will be enough for both.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from supervisor.core import need
+from supervisor.core.eviction import Room, Unit, fewest
+from supervisor.core.eviction import less as _less
 from supervisor.core.fleet_state import Instance, Model
 from supervisor.core.need import Bytes
 from supervisor.core.policy import Policy
 from supervisor.core.refusals import Refusal, never_fits, too_large
 from supervisor.core.states import State
 
-# Enough to try every pair of a hundred idle models. Beyond, a choice that is not the smallest will do.
-MAX_COMBINATIONS = 5000
-MAX_CLAIMS_TRIED = 50
+_MODELS = "number of models"
+_ANYTHING = "anything"  # what every unit frees, for a claim that only needs something to go
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ class Wait:
 
 
 Step = Start | MakeRoom | NeverFits | Wait
-Unit = tuple[Instance, ...]  # replicas that are stopped together
 
 
 class Claim(NamedTuple):
@@ -106,22 +105,20 @@ def next_step(
     if not claims:
         return None
     floor = _Floor(models, policy)
-    ranked = sorted(claims, key=lambda claim: _rank(claim, chosen))[:MAX_CLAIMS_TRIED]
+    ranked = sorted(claims, key=lambda claim: _rank(claim, chosen))
     hopeless = next((claim for claim in ranked if not claim.further and floor.is_too_small_for(claim)), None)
     if hopeless is not None:  # 4
         return NeverFits(hopeless, too_large(hopeless.model.name, _need(hopeless.model), policy.budget))
-    first: Wait | None = None
-    for claim in ranked:
-        if first is None:
-            step = _step(claim, floor, chosen, now)
-            if not isinstance(step, Wait):
-                return step
-            first = step
-            if chosen is not None:
-                return first
-        elif floor.has_room_for(claim, ()) and not claim.replica.needs_room:
+    first = ranked[0]
+    step = _step(first, floor, chosen, now)
+    if not isinstance(step, Wait):
+        return step
+    leaving = floor.leaving() if first.model.name == chosen else ()
+    for claim in ranked[1:]:
+        spare = not leaving or floor.has_room_for(first, leaving, beside=claim)
+        if spare and not claim.replica.needs_room and floor.has_room_for(claim):
             return Start(claim)
-    return first
+    return step
 
 
 def _rank(claim: Claim, chosen: str | None) -> tuple[bool, bool, bool, float, int, str]:
@@ -129,12 +126,23 @@ def _rank(claim: Claim, chosen: str | None) -> tuple[bool, bool, bool, float, in
     return (claim.model.name != chosen, not claim.may_evict, claim.further, claim.since, lease, claim.model.name)
 
 
+def memory_of(model: Model, replicas: int) -> Bytes:
+    """What so many replicas of the model are counted with."""
+    return _need(model).total(replicas)
+
+
+def _need(model: Model) -> need.Need:
+    return need.known(model.preset.memory, model.need)
+
+
 class _Floor:
-    """What runs, and the limits it must stay within."""
+    """What runs, and the limits it must stay within. The number of models is counted like one more device."""
 
     def __init__(self, models: Collection[Model], policy: Policy) -> None:
         self.policy = policy
         self.models = [model for model in models if model.occupying]
+        self.limits: Bytes = {**policy.budget, **({_MODELS: policy.max_models} if policy.max_models else {})}
+        self._used = need.total(_takes(model, len(model.occupying)) for model in self.models)
 
     def leaving(self) -> Unit:
         """What will be stopped soon."""
@@ -155,63 +163,84 @@ class _Floor:
         held = {model.name: memory_of(model, len(model.occupying)) for model in pinned}
         return never_fits(claim.model.name, _need(claim.model), self.policy, held)
 
-    def has_room_for(self, claim: Claim, without: Collection[Instance]) -> bool:
-        """Whether the claim could start if those `without` were gone."""
-        gone = {id(instance) for instance in without}
-        counts = [(model, sum(id(each) not in gone for each in model.occupying)) for model in self.models]
-        running = {model.name: count for model, count in counts if count}
-        if claim.model.name not in running and self.policy.max_models and len(running) >= self.policy.max_models:
-            return False
-        if not self.policy.budget:
-            return True
-        used = [memory_of(model, count) for model, count in counts if model is not claim.model]
-        used.append(memory_of(claim.model, running.get(claim.model.name, 0) + 1))
-        return need.fits(need.total(used), self.policy.budget)
+    def has_room_for(self, claim: Claim, without: Unit = (), beside: Claim | None = None) -> bool:
+        """Whether the claim could start if those `without` were gone, and `beside` started as well."""
+        return not self.lacks(claim, without, beside)
+
+    def lacks(self, claim: Claim, without: Unit = (), beside: Claim | None = None) -> dict[str, int]:
+        """By how much the limits would be passed; empty if there is room."""
+        used = dict(self._used)
+        running = {model.name: len(model.occupying) for model in (claim.model, *([beside.model] if beside else []))}
+        for model, count in _grouped(self.models, without):
+            _add(used, frees(model, count), -1)
+            running[model.name] = len(model.occupying) - count
+        for each in (claim, beside) if beside else (claim,):
+            _add(used, _takes(each.model, running[each.model.name] + 1), 1)
+            _add(used, _takes(each.model, running[each.model.name]), -1)
+        return {key: over for key, limit in self.limits.items() if (over := used.get(key, 0) - limit) > 0}
 
 
-def memory_of(model: Model, replicas: int) -> Bytes:
-    """What so many replicas of the model are counted with."""
-    return need.known(model.preset.memory, model.need).total(replicas)
+def _takes(model: Model, replicas: int) -> dict[str, int]:
+    return {**memory_of(model, replicas), _MODELS: 1} if replicas else {}
+
+
+def frees(model: Model, count: int) -> dict[str, int]:
+    """What is free again once so many of its replicas are gone."""
+    running = len(model.occupying)
+    freed = _takes(model, running)
+    _add(freed, _takes(model, running - count), -1)
+    return freed
+
+
+def _grouped(models: Collection[Model], instances: Unit) -> list[tuple[Model, int]]:
+    counts: dict[str, int] = {}
+    for instance in instances:
+        counts[instance.model] = counts.get(instance.model, 0) + 1
+    return [(model, counts[model.name]) for model in models if model.name in counts]
+
+
+def _add(amount: dict[str, int], other: Bytes, times: int) -> None:
+    for key, size in other.items():
+        amount[key] = amount.get(key, 0) + times * size
 
 
 def _step(claim: Claim, floor: _Floor, chosen: str | None, now: float) -> Step:
     leaving = floor.leaving()
     short = claim.replica.needs_room and (claim.model.name != chosen or bool(leaving))
-    if not short and floor.has_room_for(claim, ()):  # 2
+    others = floor.movable(claim)
+    if (not short or not (others or leaving)) and floor.has_room_for(claim):  # 2
         return Start(claim)
     if leaving and floor.has_room_for(claim, leaving):  # 3
         return Wait(None)
-    others = floor.movable(claim)
-    if short and not others:
-        return Start(claim)
     if not claim.may_evict:
         return Wait(None)
-    if not floor.has_room_for(claim, (*leaving, *(each for model in others for each in model.occupying))):  # 4
+    everything = (*leaving, *(each for model in others for each in model.occupying if not each.leaving))
+    if not floor.has_room_for(claim, everything):  # 4
         return Wait(None) if claim.further else NeverFits(claim, floor.why_never(claim))
     return _make_room(claim, floor, others, leaving, now)
 
 
 def _make_room(claim: Claim, floor: _Floor, others: Sequence[Model], leaving: Unit, now: float) -> Step:
-    def enough(victims: Collection[Instance]) -> bool:
-        return bool(victims or leaving) and floor.has_room_for(claim, (*leaving, *victims))
-
-    idle = [unit for model in others for unit in _idle_units(model)]
-    resident = sorted((unit for unit in idle if _resident_until(unit) <= now), key=_last_used)
-    if (victims := _fewest(resident, enough)) is not None:  # 5
-        return MakeRoom(claim, victims)
+    missing = floor.lacks(claim, leaving)
+    if not missing and not leaving:  # it needs room for once, whatever the limits say
+        missing = {_ANYTHING: 1}
+    idle = [room for model in others for room in _idle_rooms(model)]
+    resident = sorted((room for room in idle if room.resident_until <= now), key=lambda room: room.last_used)
+    if (rooms := fewest(resident, missing)) is not None:  # 5
+        return _making(claim, rooms)
     patience_ends = claim.since + floor.policy.max_wait
-    busy = [tuple(model.occupying) for model in others if model.in_flight and any(r.serves for r in model.replicas)]
-    if busy and not claim.further and patience_ends <= now:  # 6
-        swapped = _swap(sorted(busy, key=_served_since), resident, enough)
-        if swapped is not None:
-            return MakeRoom(claim, swapped)
-    changes = [at for unit in idle if (at := _resident_until(unit)) > now]  # 7
-    changes += [patience_ends] if busy and not claim.further and patience_ends > now else []
+    in_use = [model for model in others if model.in_flight and any(each.serves for each in model.replicas)]
+    if in_use and not claim.further and patience_ends <= now:  # 6
+        busy = sorted(map(_room, in_use), key=lambda room: room.serves_since)
+        if (rooms := _swap(busy, resident, missing)) is not None:
+            return _making(claim, rooms)
+    changes = [room.resident_until for room in idle if room.resident_until > now]  # 7
+    changes += [patience_ends] if in_use and not claim.further and patience_ends > now else []
     return Wait(min(changes, default=None))
 
 
-def _need(model: Model) -> need.Need:
-    return need.known(model.preset.memory, model.need)
+def _making(claim: Claim, rooms: Sequence[Room]) -> MakeRoom:
+    return MakeRoom(claim, tuple(each for room in rooms for each in room.unit))
 
 
 def is_idle(model: Model) -> bool:
@@ -220,59 +249,31 @@ def is_idle(model: Model) -> bool:
     return unused and any(each.serves or each.state is State.BACKOFF for each in model.replicas)
 
 
-def _idle_units(model: Model) -> list[Unit]:
+def _room(model: Model) -> Room:
+    """What all of a model that does not go already would free."""
+    return _room_of(model, tuple(each for each in model.occupying if not each.leaving))
+
+
+def _room_of(model: Model, unit: Unit) -> Room:
+    # What leaves already is taken into account elsewhere: it must not count again, and hides what it shares.
+    leaving = len([each for each in model.occupying if each.leaving])
+    freed = frees(model, leaving + len(unit))
+    _add(freed, frees(model, leaving) if leaving else {}, -1)
+    return Room(unit, {**freed, _ANYTHING: 1})
+
+
+def _idle_rooms(model: Model) -> list[Room]:
     """An idle model as a whole; of one in use, each replica that nobody uses, if another one serves."""
     if is_idle(model):
-        return [tuple(model.occupying)]
+        return [_room(model)]
     if model.waiting:
         return []
     serving = [each for each in model.replicas if each.serves]
-    return [(each,) for each in serving if not each.leases and len(serving) > 1]
+    return [_room_of(model, (each,)) for each in serving if not each.leases and len(serving) > 1]
 
 
-def _fewest(units: Sequence[Unit], enough: Callable[[Collection[Instance]], bool]) -> Unit | None:
-    """The smallest choice of units that is enough; of several, that with the units that come first."""
-    everything = tuple(itertools.chain.from_iterable(units))
-    if not everything or not enough(everything):
-        return None
-    sizes = range(1, len(units) + 1)
-    choices = itertools.chain.from_iterable(itertools.combinations(units, size) for size in sizes)
-    for choice in itertools.islice(choices, MAX_COMBINATIONS):
-        victims = tuple(itertools.chain.from_iterable(choice))
-        if enough(victims):
-            return victims
-    return _pruned(units, enough)
-
-
-def _pruned(units: Sequence[Unit], enough: Callable[[Collection[Instance]], bool]) -> Unit:
-    """All units but those that need not go, the last ones first."""
-    kept = list(units)
-    for unit in reversed(units):
-        rest = [other for other in kept if other is not unit]
-        if enough(tuple(itertools.chain.from_iterable(rest))):
-            kept = rest
-    return tuple(itertools.chain.from_iterable(kept))
-
-
-def _swap(busy: Sequence[Unit], idle: Sequence[Unit], enough: Callable[[Collection[Instance]], bool]) -> Unit | None:
+def _swap(busy: Sequence[Room], idle: Sequence[Room], missing: Bytes) -> list[Room] | None:
     """As few busy units as will do together with idle ones, and no idle one in vain."""
-    spare = tuple(itertools.chain.from_iterable(idle))
-    chosen = _fewest(busy, lambda victims: enough((*spare, *victims)))
-    if chosen is None:
-        return None
-    return (*chosen, *_pruned(idle, lambda victims: enough((*chosen, *victims))))
-
-
-def _resident_until(unit: Unit) -> float:
-    """When its newest replica has been ready for its min_residency."""
-    return max(
-        each.since + getattr(each.terms, "min_residency", 0.0) if each.state is State.READY else 0.0 for each in unit
-    )
-
-
-def _last_used(unit: Unit) -> tuple[float, str]:
-    return (max(each.since if each.free_since is None else each.free_since for each in unit), unit[0].name)
-
-
-def _served_since(unit: Unit) -> tuple[float, str]:
-    return (min(each.since for each in unit), unit[0].name)
+    chosen = fewest(busy, _less(missing, idle))
+    spare = None if chosen is None else fewest(idle, _less(missing, chosen))
+    return None if chosen is None or spare is None else [*chosen, *spare]

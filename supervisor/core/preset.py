@@ -32,17 +32,20 @@ from supervisor.core.fields import (
 from supervisor.core.quantities import format_duration, shown
 
 # Keys and backends that are read and validated but change nothing in this version.
-UNACTED: frozenset[str] = frozenset({"request"})
-UNACTED_BACKENDS: frozenset[str] = frozenset({"llama-server"})
+UNACTED: frozenset[str] = frozenset()
 
-# Keys that mean something to llama.cpp backends only, and to `command` backends only.
+# Keys that mean something to llama.cpp backends only, to llama-server alone, and to `command` backends only.
 LLAMA_KEYS: frozenset[str] = frozenset(
     {"model", "mmproj", "context", "gpu_layers", "parallel", "threads", "embedding", "options"}
 )
+LLAMA_SERVER_KEYS: frozenset[str] = frozenset({"binary"})
 COMMAND_KEYS: frozenset[str] = frozenset({"command", "ready"})
 ADDRESS_TOKENS = ("{port}", "{socket}")
 
 Backend = Literal["llama-cpp-python", "llama-server", "command"]
+
+# What llama-server computes at once if it is not told (n_parallel of -1, tools/server/server.cpp).
+LLAMA_SERVER_SLOTS = 4
 
 
 class HttpReady(Strict):
@@ -131,6 +134,8 @@ class Preset(Strict):
     """Other names for the model, each used once among all models."""
     backend: Backend = "llama-cpp-python"
     """What serves it: llama-cpp-python, llama-server, or a command of your own."""
+    binary: Filled | None = None
+    """For backend llama-server: the program, by name or path; else llama-server on PATH."""
     model: Filled | None = None
     """The GGUF file; relative paths count from the file of presets."""
     mmproj: Filled | None = None
@@ -182,7 +187,7 @@ class Preset(Strict):
     @property
     def lease_limit(self) -> int:
         """How many leases one replica grants at once."""
-        return self.max_concurrency or self.parallel or 1
+        return self.max_concurrency or self.parallel or (LLAMA_SERVER_SLOTS if self.backend == "llama-server" else 1)
 
     @field_validator("aliases")
     @classmethod
@@ -206,6 +211,14 @@ class Preset(Strict):
             raise ValueError(f"cannot be given for backend command: use {instead}")
         if key == "model" and value is None and backend not in (None, "command"):
             raise ValueError(f"cannot be missing for backend {backend}: write the path of a GGUF file")
+        return value
+
+    @field_validator("binary")
+    @classmethod
+    def _binary_for_llama_server(cls, value: str | None, info: ValidationInfo) -> str | None:
+        backend = info.data.get("backend")
+        if value is not None and backend not in (None, "llama-server"):
+            raise ValueError(f"cannot be given for backend {backend}: write backend: llama-server, or remove it")
         return value
 
     @field_validator("command")

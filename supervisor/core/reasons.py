@@ -35,10 +35,11 @@ INTENDED = frozenset({Kind.REQUESTED, Kind.EVICTED, Kind.IDLE, Kind.PRESET_CHANG
 
 @dataclass(frozen=True)
 class EndReason:
-    """Why a run ended. `code` is an exit code, `signal` a signal number, `detail` what only this end knows:
-    the model an eviction made room for, the error of a program that can't be started, a timeout's length, what was
-    wrong with its health. `passing`
-    is what kept it from being started, such as a lack of memory."""
+    """Why a run ended. `code` is an exit code, `signal` a signal number, `detail` what only this end knows: the model
+    an eviction made room for, the error of a program that can't be started, a timeout's length, that a preset was
+    removed, what was wrong with its health. `passing` is what kept it from being started, such as a lack of memory.
+    `hopeless` is an end of which its log says that it would always come.
+    """
 
     kind: Kind
     at: float = 0.0
@@ -47,6 +48,7 @@ class EndReason:
     detail: str | None = None
     before_ready: bool = False
     passing: bool = False
+    hopeless: bool = False
     last_lines: tuple[str, ...] = ()
 
     @property
@@ -64,7 +66,7 @@ class EndReason:
         """True when starting again would end the same way."""
         if self.kind is Kind.CANNOT_START:
             return not self.passing
-        return self.kind is Kind.EXITED and self.code in PERMANENT_EXIT_CODES
+        return self.hopeless or (self.kind is Kind.EXITED and self.code in PERMANENT_EXIT_CODES)
 
     @property
     def failure(self) -> bool:
@@ -100,7 +102,7 @@ class EndReason:
             case Kind.CANNOT_START:
                 return str(self.detail)
             case Kind.PRESET_CHANGED:
-                return "its preset changed"
+                return self.detail or "its preset changed"
             case Kind.SHUTDOWN:
                 return "llama-router stopped"
             case Kind.REQUESTED:

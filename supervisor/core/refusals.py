@@ -78,7 +78,9 @@ def queue_full(limit: int) -> Refusal:
 
 def too_large(name: str, needed: Need, budget: Bytes) -> Refusal:
     """The model needs more than there is, whatever else is stopped."""
-    fix = "declare memory: in its preset if it needs less, or give it a smaller context"
+    fix = "correct memory: in its preset, or allow more in config.yaml"
+    if needed.source != "declared":
+        fix = "declare memory: in its preset if it needs less, or give it a smaller context"
     why = f"it needs {_needed(needed)}, and memory allows {in_words(_of_same(budget, needed))}; {fix}"
     return Refusal(503, SERVER, f"model '{name}' cannot be loaded: {why}")
 

@@ -107,6 +107,8 @@ def _written(default: object, is_size: bool) -> object:
         return quantities.format_duration(default)
     if isinstance(default, Listen):
         return str(default)
+    if isinstance(default, tuple):
+        return list(default)
     return quantities.format_size(default) if is_size and isinstance(default, int) else default
 
 

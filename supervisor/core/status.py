@@ -46,7 +46,7 @@ def model_status(fleet: Fleet, model: Model, offset: float) -> Picture:
         "removed": model.removed,
         "waiting": len(model.waiting),
         "waiting_since": model.waiting[0].asked_at + offset if model.waiting else None,
-        "waiting_for": why_waiting(model, fleet.models, fleet.loading.chosen) if model.waiting else None,
+        "waiting_for": why_waiting(model, fleet.models, fleet.loading.chosen, fleet.policy) if model.waiting else None,
         **foremost,
         "name": preset.name,
         "draining": any(each.draining for each in model.replicas) and not any(each.serves for each in model.replicas),
@@ -75,7 +75,7 @@ def queue_status(fleet: Fleet, offset: float) -> list[Picture]:
     pictures = []
     for lease in oldest_waiters(fleet.models.values(), MOST_SHOWN):
         if lease.model not in why:
-            why[lease.model] = why_waiting(fleet.models[lease.model], fleet.models, fleet.loading.chosen)
+            why[lease.model] = why_waiting(fleet.models[lease.model], fleet.models, fleet.loading.chosen, fleet.policy)
         since = lease.asked_at + offset
         pictures.append({"model": lease.model, "who": lease.who, "since": since, "why": why[lease.model]})
     return pictures
@@ -92,6 +92,7 @@ def instance_status(instance: Instance, offset: float) -> Picture:
         "reason": reason_status(instance.reason, offset),
         "message": instance.message,
         "progress": instance.progress,
+        "sleeping": instance.sleeping,
         "pid": instance.pid,
         "launch": instance.launch,
         "in_flight": len(instance.leases),

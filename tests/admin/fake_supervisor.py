@@ -54,10 +54,18 @@ def reason(kind: str, text: str, **fields: Any) -> Message:
     return {"kind": kind, "text": text, "code": None, "signal": None, "at": 1760000000.0, "last_lines": []} | fields
 
 
+def event_of(kind: str = "state", model: str | None = "m", **fields: Any) -> Message:
+    """An event, of a model that became ready unless told otherwise."""
+    own = {"seq": 1, "at": 0.0, "kind": kind, "model": model, "instance": model, "from": "starting", "to": "ready"}
+    return own | {"reason": None, "progress": None, "text": f"{model}: {kind}"} | fields
+
+
 class FakeSupervisor:
     """Grants leases of `grants` (model -> [(launch, address)], the first that is not avoided), refuses `refusals`.
+    `granted` is what else each grant says, such as the backend.
 
     Without `gate` leases are granted when it is set again; without `awake` nothing at all is answered until then.
+    `facts` are added to the status object, and `told` is what "facts" tells of each model, by name.
     `seen` lists what happened: ("lease" | "release" | "load" | …, message) and ("hangup", lease request or None).
     """
 
@@ -75,8 +83,10 @@ class FakeSupervisor:
         with self._changed:
             self.grants: dict[str | None, list[tuple[int, str]]] = {}
             self.refusals: dict[str | None, Refused] = {}
+            self.granted: Message = {}
             self.models: list[Message] = []
             self.facts: Message = {}
+            self.told: dict[str, Message] = {}
             self.answers: dict[str, Callable[[Message], Message]] = {}
             self.seen: list[tuple[str, Any]] = []
             self.gate = threading.Event()
@@ -103,20 +113,20 @@ class FakeSupervisor:
                 connection.shutdown(socket.SHUT_RDWR)
         self.wait(lambda: not self._connections)
 
-    def emit(self) -> int:
+    def emit(self, **fields: Any) -> int:
         """Send an event to everybody who follows them; returns to how many."""
-        event = {"event": {"seq": 1, "at": 0.0, "kind": "state", "model": "m", "text": "m: ready"}}
+        event = {"event": event_of(**fields)}
         with self._changed:
-            for follower in self._followers():
+            for follower in self.followers():
                 follower.sendall(protocol.encode(event))
-            return len(self._followers())
+            return len(self.followers())
 
-    def _followers(self) -> list[socket.socket]:
+    def followers(self) -> list[socket.socket]:
         return [connection for connection in self._connections if connection in self._following]
 
     def wait_for_followers(self) -> None:
         """Wait until somebody follows the events."""
-        self.wait(self._followers)
+        self.wait(self.followers)
 
     def wait_for_rest(self) -> None:
         """Wait until no lease is held: a test that leaves one behind fails here."""
@@ -176,6 +186,9 @@ class FakeSupervisor:
                         threading.Thread(target=self._grant_late, args=(connection, message), daemon=True).start()
                         continue
                     connection.sendall(protocol.encode(self._answer(connection, message)))
+                    if message["op"] == "facts" and "facts" not in self.answers:
+                        lines = [{"facts": {"model": name, **told}} for name, told in self.told.items()]
+                        connection.sendall(b"".join(map(protocol.encode, [*lines, {"end": True}])))
         except OSError:
             pass
         finally:
@@ -222,7 +235,8 @@ class FakeSupervisor:
             raise self.refusals[name]
         for launch, address in self.grants.get(name, []):
             if launch != message.get("avoid"):
-                return {"model": name or "fallback", "instance": name, "launch": launch, "address": address}
+                lease = {"model": name or "fallback", "instance": name, "launch": launch, "address": address}
+                return {**lease, **self.granted}
         raise Refused(f"model '{name}' not found", status=400, error_type="invalid_request_error")
 
     def status(self) -> Message:

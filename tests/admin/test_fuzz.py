@@ -12,29 +12,50 @@ from fake_supervisor import FakeSupervisor, model
 from fake_upstream import Call, FakeUpstream
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from web_tier import WebTier, read_all
+from web_tier import FOREIGN, WebTier, read_all
+
+from admin import routes
 
 PATIENCE = 5.0
-KNOWN = ["/v1/chat/completions", "/completions", "/embeddings", "/v1/models", "/models/load", "/models/a", "/health"]
+KNOWN = ["/v1/models", "/models/load", "/models/a", "/health", "/v1/stream", "/upstream/", "/upstream/m/x", "/slots/1"]
 TOKEN = st.text("!#$%&'*+-.^_`|~" + string.ascii_letters + string.digits, min_size=1, max_size=12)
 VALUE = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=40)
 PATH_BYTES = st.binary(max_size=20).map(lambda raw: "/" + "".join(f"%{byte:02x}" for byte in raw))
 PATH_TEXT = st.text(st.characters(codec="latin-1", min_codepoint=0x21), max_size=20).map("/{}".format)
-PATHS = st.one_of(st.sampled_from(KNOWN), PATH_BYTES, PATH_TEXT).filter(lambda path: not path.startswith("/ui"))
-QUERIES = st.one_of(
-    st.just(""), st.text(st.characters(codec="latin-1", min_codepoint=0x21), max_size=20).map("?{}".format)
+BELOW_UPSTREAM = st.one_of(PATH_BYTES, PATH_TEXT).map("/upstream{}".format)
+PATHS = st.one_of(
+    st.sampled_from([*KNOWN, *routes.PATHS]), st.sampled_from(routes.PATHS), BELOW_UPSTREAM, PATH_BYTES, PATH_TEXT
+).filter(lambda path: not path.startswith("/ui"))
+QUERY_TEXT = st.text(st.characters(codec="latin-1", min_codepoint=0x21), max_size=20)
+QUERIES = st.sampled_from(["", "?model=m"]) | QUERY_TEXT.map("?{}".format) | QUERY_TEXT.map("?model=m&{}".format)
+BOUNDARY = "b"
+KINDS = ["application/json", f"multipart/form-data; boundary={BOUNDARY}", "multipart/form-data", "text/html", "\xff"]
+TELLING = st.sampled_from(
+    [
+        *(("Content-Type", kind) for kind in KINDS),
+        *(pair for headers in FOREIGN for pair in headers.items()),
+        *[("Origin", "http://localhost:1"), ("Access-Control-Request-Method", "POST"), ("Upgrade", "websocket")],
+        *[("Connection", "upgrade, x-a"), ("TE", "trailers"), ("X-Request-Id", "\xff"), ("Referer", "http://x/")],
+        *[("Range", "bytes=0-"), ("Host", "evil.example"), ("Expect", "100-continue"), ("Authorization", "Bearer x")],
+    ]
 )
-HEADERS = st.lists(st.tuples(TOKEN, VALUE), max_size=6)
+HEADERS = st.lists(st.tuples(TOKEN, VALUE) | TELLING, max_size=6)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "x"]), inner, max_size=2),
     max_leaves=6,
 )
+PARTS = [
+    *(b"--b\r\n", b"\r\n--b\r\n", b"\r\n--b--", b'Content-Disposition: form-data; name="model"', b"\r\n", b"\r\n\r\n"),
+    *(b'\r\n--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nm', b"m", b'; filename="x"', b"-"),
+]
 BODIES = st.one_of(
     st.binary(max_size=60),
     JSON.map(lambda document: json.dumps(document).encode()),
     st.text(max_size=20).map(lambda name: json.dumps({"model": name}).encode()),
     st.just(b'{"model": "m"}'),
+    st.dictionaries(st.text(max_size=3), JSON, max_size=4).map(lambda d: json.dumps({"model": "m", **d}).encode()),
+    st.lists(st.sampled_from(PARTS) | st.binary(max_size=9), max_size=9).map(b"".join),
 )
 # Behind the last chunk's "0": no further digit, or the router would rightly wait for that many bytes.
 TAILS = st.binary(max_size=10).filter(
@@ -55,6 +76,8 @@ def scripted(shared_supervisor: FakeSupervisor) -> Iterator[FakeSupervisor]:
 
     with FakeUpstream(answer) as upstream:
         shared_supervisor.grants["m"] = shared_supervisor.grants[None] = [(1, upstream.address)]
+        shared_supervisor.models = [model("a"), model("m")]
+        shared_supervisor.granted = {"request": {"set": {"a": {"b": 1.5}}, "remove": ["x"]}}
         yield shared_supervisor
     shared_supervisor.wait_for_rest()
 
@@ -74,11 +97,29 @@ def check(response: bytes, path: str) -> None:
         assert set(json.loads(body)["error"]) == {"code", "message", "type"}
 
 
+def exchange(
+    web: WebTier,
+    method: str,
+    path: str,
+    query: str,
+    headers: list[tuple[str, str]],
+    body: bytes,
+) -> None:
+    """One request on a connection of its own, and a look at its answer."""
+    fields = [("Host", "x"), ("Connection", "close"), *headers, ("Content-Length", str(len(body)))]
+    head = f"{method} {path}{query} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields) + "\r\n"
+    with web.connect() as client:
+        client.sendall(head.encode("latin-1") + body)
+        client.settimeout(PATIENCE)
+        check(read_all(client), path.partition("?")[0].partition("#")[0])
+
+
 @OURS
 @given(METHODS, PATHS, QUERIES, HEADERS, BODIES)
 @example("POST", "/v1/completions", "?\xff", [], b'{"model": "m"}')
 @example("POST", "/v1/completions", "?autoload=\xe9%zz", [("Connection", "\xff,,a")], b'{"model": "\\ud800"}')
 @example("GET", "/models/%00", "", [], b"")
+@example("GET", "/upstream/m/\xff", "?\xff", [], b"")
 def test_requests(
     web: WebTier,
     scripted: FakeSupervisor,
@@ -88,12 +129,31 @@ def test_requests(
     headers: list[tuple[str, str]],
     body: bytes,
 ) -> None:
-    fields = [("Host", "x"), *headers, ("Content-Length", str(len(body))), ("Connection", "close")]
-    head = f"{method} {path}{query} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields) + "\r\n"
-    with web.connect() as client:
-        client.sendall(head.encode("latin-1") + body)
-        client.settimeout(PATIENCE)
-        check(read_all(client), path.partition("?")[0].partition("#")[0])
+    exchange(web, method, path, query, headers, body)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@settings(OURS, max_examples=10_000)
+@given(METHODS, PATHS, QUERIES, HEADERS, BODIES)
+def test_ten_thousand_requests(
+    web: WebTier,
+    scripted: FakeSupervisor,
+    method: str,
+    path: str,
+    query: str,
+    headers: list[tuple[str, str]],
+    body: bytes,
+) -> None:
+    exchange(web, method, path, query, headers, body)
+
+
+@OURS
+@given(st.sampled_from(routes.PATHS), QUERIES, st.sampled_from(KINDS), BODIES)
+def test_posts_to_every_route(
+    web: WebTier, scripted: FakeSupervisor, path: str, query: str, kind: str, body: bytes
+) -> None:
+    exchange(web, "POST", path, query, [("Content-Type", kind)], body)
 
 
 @OURS

@@ -76,6 +76,7 @@ class WebTier:
     workers: int = 1
     grace: float = 5.0
     family: socket.AddressFamily = socket.AF_INET
+    cors_origins: str = "localhost"
     notices: list[bytes] = field(default_factory=list)
     constants: dict[str, float] = field(default_factory=dict)
 
@@ -99,6 +100,7 @@ class WebTier:
             "LLAMA_ROUTER_LISTEN_FD": str(fd),
             "LLAMA_ROUTER_WORKERS": str(self.workers),
             "LLAMA_ROUTER_GRACE": str(self.grace),
+            "LLAMA_ROUTER_CORS_ORIGINS": self.cors_origins,
             "NOTIFY_SOCKET": str(notify_path),
         }
         self.log = (self.runtime_dir / "web.log").open("w+b")

@@ -30,7 +30,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "fallback": None,
         "max_wait": 10.0,
         "queue_limit": 512,
-        "web": {"workers": "auto"},
+        "web": {"workers": "auto", "cors_origins": ("localhost",)},
         "log": {"journal": "auto", "directory": None, "keep": 50 * 2**20},
     }
 
@@ -95,6 +95,18 @@ def test_any_address_is_read_or_refused(written: str) -> None:
         ("memory", {"host": "24GiB", "gpu0": "auto"}, {"host": 24 * 2**30, "gpu0": "auto"}),
         ("memory", None, {}),
         ("web", {"workers": 3}, Web(workers=3)),
+        ("web", {"cors_origins": None}, Web(cors_origins=())),
+        *[
+            ("web", {"cors_origins": [word]}, Web(cors_origins=(word,)))
+            for word in (
+                "*",
+                "localhost",
+                "https://a.example",
+                "http://[::1]:80",
+                "app://obsidian.md",
+                "tauri://localhost",
+            )
+        ],
         ("web", None, Web()),
         ("log", {"journal": "off", "keep": "1G"}, Log(journal=False, keep=2**30)),
         ("fallback", "qwen", "qwen"),
@@ -122,6 +134,11 @@ def test_keys_that_are_read(key: str, written: object, value: object) -> None:
         ("web.workers", {"web": {"workers": 0}}, "write 1 to 256, or auto"),
         ("web.workers", {"web": {"workers": True}}, "cannot read true as a whole number"),
         ("web.worker", {"web": {"worker": 1}}, "did you mean 'workers'?"),
+        ("web.cors_origins", {"web": {"cors_origins": "*"}}, "write [a, b]"),
+        *[
+            ("web.cors_origins.0", {"web": {"cors_origins": [word]}}, "write one such as https://chat.example.org")
+            for word in ("", "chat.example.org", "https://a/", "https://a b", "https://*.a", "https://u@a", "null", 1)
+        ],
         ("log.journal", {"log": {"journal": 1}}, "write true or false"),
         ("log", {"log": "x"}, "as a mapping"),
         ("listn", {"listn": 1}, "did you mean 'listen'?"),

@@ -11,6 +11,13 @@ from supervisor.core.reasons import Kind
 from tests.core.driver import Driver, preset
 
 
+def test_an_operator_who_waits_is_told_when_the_preset_is_removed() -> None:
+    driver = Driver(preset("a"))
+    driver.ask(Goal.LOAD, "a", number=7, wait=True)
+    driver.send(PresetsChanged({}, {}, driver.policy))
+    assert [command.ask for command in driver.last(Reject)] == [7]
+
+
 def states(driver: Driver) -> dict[str, str]:
     return {name: model.state.value for name, model in driver.fleet.models.items()}
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.commands import Announce, Measure, Refuse, Remember, Terminate
+from supervisor.core.commands import Announce, Answer, Measure, Refuse, Reject, Remember, Terminate
 from supervisor.core.config import Config
 from supervisor.core.events import Ended, Goal, Measured, Notified, PresetsChanged
+from supervisor.core.eviction import Room, fewest
 from supervisor.core.need import UNKNOWN, Need, fits, in_words, known, learn, total
 from supervisor.core.policy import Policy, budget
 from supervisor.core.reasons import EndReason, Kind
@@ -157,8 +161,18 @@ def test_room_stays_with_the_model_it_is_made_for() -> None:
     assert driver.spawned() == ["x"], "although somebody has waited longer for y than for x"
 
 
-def test_nothing_starts_in_room_that_is_being_made() -> None:
+def test_what_leaves_enough_for_both_starts_while_room_is_made_for_a_large_one() -> None:
     driver = driver_with(busy=6, large=6, small=2)
+    serve(driver, "busy")
+    driver.lease("large")
+    driver.tick(11)
+    assert driver.instance("busy").draining
+    driver.lease("small")
+    assert driver.spawned() == ["small"], "although a request of busy may take for ever"
+
+
+def test_nothing_starts_in_room_that_is_being_made() -> None:
+    driver = driver_with(busy=5, large=6, small=3)
     running = serve(driver, "busy")
     driver.lease("large")
     driver.tick(11)
@@ -166,7 +180,79 @@ def test_nothing_starts_in_room_that_is_being_made() -> None:
     assert not driver.spawned()
     driver.release(running)
     driver.ends("busy", code=0)
-    assert driver.spawned() == ["large", "small"]
+    assert driver.spawned() == ["large"]
+
+
+def test_a_claim_that_starts_by_itself_holds_up_nobody_once_its_client_has_left() -> None:
+    f = preset("f", autostart=True)
+    needs = {name: of(size) for name, size in SIZES}
+    driver = Driver(*map(preset, "geb"), policy=Policy(budget={"host": 1000}), needs=needs)
+    for name in "ge":
+        use(driver, name)
+    driver.send(PresetsChanged({"f": f, **{name: preset(name) for name in "geb"}}, {}, driver.policy, needs))
+    lease = driver.lease("f")
+    assert terminated(driver) == ["e"]
+    driver.release(lease)
+    grown = {name: of(250 if name == "g" else size) for name, size in SIZES}
+    driver.send(PresetsChanged({"f": f, **{name: preset(name) for name in "geb"}}, {}, driver.policy, grown))
+    driver.ends("e", code=0)
+    driver.lease("b")
+    assert driver.spawned() == ["b"]
+
+
+SIZES = [("g", 100), ("e", 600), ("f", 800), ("b", 50)]
+
+
+def of(size: int) -> Need:
+    return Need("estimated", {}, {"host": size})
+
+
+def test_a_retry_without_room_stays_within_the_budget() -> None:
+    driver = Driver(
+        *(preset("p", pinned=True), preset("f"), preset("v")),
+        policy=Policy(budget={"host": 100}),
+        needs={"p": of(60), "f": of(50), "v": of(10)},
+    )
+    use(driver, "v")
+    lease = driver.lease("f")
+    out_of_memory(driver, "f")
+    assert terminated(driver) == ["v"]
+    driver.release(lease)
+    driver.ask(Goal.LOAD, "p")
+    driver.ends("v", code=0)
+    driver.ready("p")
+    driver.tick(1)
+    assert states(driver) == {"p": "ready", "f": "stopped", "v": "stopped"}
+
+
+def test_many_idle_models_are_evicted_at_once_and_quickly() -> None:
+    names = [f"m{number}" for number in range(300)]
+    needs = {**{name: of(10) for name in names}, "big": of(1500)}
+    driver = Driver(*map(preset, [*names, "big"]), policy=Policy(budget={"host": 3000}), needs=needs)
+    for name in names:
+        use(driver, name)
+    began = time.process_time()
+    driver.lease("big")
+    assert time.process_time() - began < 1.0, "the loop stands still meanwhile"
+    assert terminated(driver) == names[:150]
+
+
+@given(
+    st.lists(st.fixed_dictionaries({"x": st.integers(0, 9), "y": st.integers(0, 9)}), max_size=7),
+    st.fixed_dictionaries({}, optional={"x": st.integers(1, 30), "y": st.integers(1, 30)}),
+)
+def test_the_fewest_are_found(freed: list[dict[str, int]], missing: dict[str, int]) -> None:
+    rooms = [Room((), frees) for frees in freed]
+    enough = [
+        choice
+        for size in range(len(rooms) + 1)
+        for choice in itertools.combinations(rooms, size)
+        if all(sum(room.frees[key] for room in choice) >= amount for key, amount in missing.items())
+    ]
+    found = fewest(rooms, missing)
+    assert (found is None) == (not enough)
+    if found is not None:
+        assert [id(room) for room in found] == [id(room) for room in enough[0]]
 
 
 # What never fits
@@ -200,6 +286,8 @@ def test_an_autostart_model_that_never_fits_is_told_and_left() -> None:
     told = [command for command in driver.history if isinstance(command, Announce) and command.model == "huge"]
     assert ["cannot be loaded" in command.text for command in told] == [True]
     assert not driver.model("huge").wanted
+    reason = driver.instance("huge").reason
+    assert reason is not None and "cannot be loaded: it needs 12 GiB" in reason.text
     assert driver.fleet.next_deadline() is None
 
 
@@ -218,10 +306,13 @@ def test_a_declared_need_counts_more_than_what_was_learned() -> None:
     assert driver.fleet.models["a"].need.source == "estimated", "nothing was served: the estimate stands"
 
 
-def test_an_operator_is_told_that_it_never_fits() -> None:
+@pytest.mark.parametrize("wait", [False, True])
+def test_an_operator_is_told_that_it_never_fits(wait: bool) -> None:
     driver = driver_with(huge=12)
-    commands = driver.ask(Goal.LOAD, "huge", wait=True)
-    assert any("cannot be loaded" in getattr(getattr(command, "refusal", None), "message", "") for command in commands)
+    driver.ask(Goal.LOAD, "huge", wait=wait)
+    [rejected] = driver.last(Reject)
+    assert rejected.refusal.status == 503 and "cannot be loaded: it needs 12 GiB" in rejected.refusal.message
+    assert not driver.last(Answer)
 
 
 def test_a_reload_with_a_larger_budget_lets_it_in() -> None:

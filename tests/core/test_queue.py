@@ -35,23 +35,23 @@ def test_why_from_the_first_wait_to_the_grant() -> None:
     driver.tick(1)
     driver.send(LeaseAsked(51, "b", who="10.0.0.8"))
     driver.tick(1)
-    assert queue(driver) == [("a", "its only slot is in use"), ("b", "there is no room beside a")]
+    assert queue(driver) == [("a", "its only slot is in use"), ("b", "max_models is 1, and in use by a")]
     [first, second] = picture(driver)["queue"]
     assert (first["who"], first["since"], second["since"] - first["since"]) == ("10.0.0.7", 1000.0, 1.0)
     driver.tick(10)
-    assert queue(driver) == [("a", "it drains: evicted for b"), ("b", "room is made by a")]
+    assert queue(driver) == [("a", "it finishes its running requests: evicted for b"), ("b", "a makes room for it")]
     driver.release(running)
     driver.release(50)
-    assert queue(driver) == [("b", "room is made by a")]
+    assert queue(driver) == [("b", "a makes room for it")]
     driver.ends("a", code=0)
     assert queue(driver) == [("b", "it is loading")]
     driver.ready("b")
     assert queue(driver) == []
     assert told(driver) == [
         "a: requests wait: it is loading",
-        "b: requests wait: there is no room beside a",
-        "a: requests wait: it drains: evicted for b",
-        "b: requests wait: room is made by a",
+        "b: requests wait: max_models is 1, and in use by a",
+        "a: requests wait: it finishes its running requests: evicted for b",
+        "b: requests wait: a makes room for it",
         "b: requests wait: it is loading",
     ]
 
@@ -64,7 +64,7 @@ def test_others_wait_for_the_model_that_comes_first() -> None:
     driver.tick(1)
     driver.lease("c")
     driver.tick(10)
-    assert queue(driver) == [("b", "room is made by a"), ("c", "room is made for b first")]
+    assert queue(driver) == [("b", "a makes room for it"), ("c", "room is made for b first")]
 
 
 def test_a_restart_a_stop_and_more_replicas() -> None:
@@ -85,7 +85,7 @@ def test_a_changed_preset_is_waited_for() -> None:
     driver.ready("a")
     driver.send(PresetsChanged({"a": preset("a", context=7)}, {}, driver.policy))
     driver.lease("a")
-    assert queue(driver) == [("a", "it drains: its preset changed")]
+    assert queue(driver) == [("a", "it finishes its running requests: its preset changed")]
     driver.release(lease)
     assert queue(driver) == [("a", "it is stopping: its preset changed")]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.core.commands import Grant, Terminate
+from supervisor.core.commands import Grant, Kill, Terminate
 from supervisor.core.events import Goal, LeaseAsked, PresetsChanged, Tick
 from supervisor.core.need import Need
 from supervisor.core.policy import Policy
@@ -105,6 +105,53 @@ def test_a_model_fails_with_its_last_replica() -> None:
     driver.ends("a", code=65)
     assert driver.refused() == [(waiting, 500)]
     assert names(driver) == {"a": "failed", "a#2": "stopped", "a#3": "stopped"}
+
+
+def test_a_failed_replica_is_forgotten_when_the_healthy_ones_are_unloaded() -> None:
+    driver = Driver(preset("a", replicas=2, idle_timeout=60))
+    driver.ask(Goal.LOAD, "a")
+    driver.ready("a")
+    driver.ready("a#2")
+    driver.ends("a#2", code=65)
+    driver.tick(61)
+    driver.ends("a", code=0)
+    assert names(driver) == {"a": "stopped", "a#2": "stopped"}
+    driver.lease("a")
+    assert driver.spawned() == ["a"] and not driver.refused()
+
+
+def test_replicas_that_come_back_while_one_is_stopping_have_names_of_their_own() -> None:
+    driver = all_ready(three())
+    driver.send(PresetsChanged({"a": preset("a")}, {}, driver.policy))
+    driver.ends("a#2", code=0)
+    assert names(driver) == {"a": "ready", "a#3": "stopping"}
+    driver.send(PresetsChanged({"a": preset("a", replicas=3)}, {}, driver.policy))
+    assert driver.spawned() == ["a#2"]
+    assert any(isinstance(command, Kill) for command in driver.tick(10)), "the old one has its deadline"
+    driver.ends("a#3", signal=9)
+    driver.ready("a#2")
+    assert driver.spawned() == ["a#3"]
+    assert [each.name for each in driver.model("a").replicas] == ["a", "a#3", "a#2"]
+
+
+def test_an_eviction_that_is_called_off_calls_off_no_reload() -> None:
+    driver = Driver(preset("a", replicas=2), preset("x"), policy=Policy(max_models=1, max_wait=10.0))
+    driver.ask(Goal.LOAD, "a")
+    driver.ready("a")
+    driver.ready("a#2")
+    held = driver.lease("a")
+    changed = {"a": preset("a", replicas=2, context=9), "x": preset("x")}
+    driver.send(PresetsChanged(changed, {}, driver.policy))
+    driver.ends("a#2", code=0)
+    driver.ready("a#2")
+    driver.lease("a")
+    waiting = driver.lease("x")
+    driver.tick(11)
+    assert driver.instance("a#2").draining
+    driver.release(waiting)
+    assert not driver.instance("a#2").draining and driver.instance("a").draining
+    driver.release(held)
+    assert terminated(driver) == ["a"]
 
 
 def test_unload_ends_all_and_is_answered_when_all_are_gone() -> None:

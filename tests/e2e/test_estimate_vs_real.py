@@ -22,6 +22,8 @@ from supervisor.usage import Nvidia, process_usage
 
 MEBIBYTE = 2**20
 Q8_0 = 8
+pytestmark = pytest.mark.slow
+
 # For 8192 tokens on a machine with other things to do.
 PATIENCE = 600.0
 
@@ -56,7 +58,7 @@ def used_to_the_full(preset: Preset, context: int) -> tuple[int, int, float]:
     [
         ("smollm2", 512, {}),
         ("smollm2", 2048, {}),
-        pytest.param("smollm2", 8192, {}, marks=pytest.mark.slow),
+        ("smollm2", 8192, {}),
         ("smollm2", 512, {"options": {"type_k": Q8_0}}),
         ("smollm2", 512, {"options": {"type_k": Q8_0, "type_v": Q8_0, "flash-attn": True}}),
         ("smollm2", 512, {"options": {"use_mmap": False}}),

@@ -183,6 +183,11 @@ class Supervisor:
             check=False,
         )
 
+    def check(self) -> subprocess.CompletedProcess[str]:
+        """`llama-router check` of its configuration."""
+        argv = [sys.executable, "-m", "supervisor.cli", "check", "--config", str(self.config)]
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False)
+
     def stop(self) -> int | None:
         """SIGTERM, with nobody left who holds or waits for anything, and SIGKILL if that does not help."""
         for client in self._clients:

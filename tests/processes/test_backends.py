@@ -148,11 +148,6 @@ def test_command_that_says_not_where_to_listen(tmp_path: Path, arguments: tuple[
         plan(preset, place_in(tmp_path))
 
 
-def test_a_backend_without_a_module(tmp_path: Path) -> None:
-    with pytest.raises(CannotStart, match="cannot start tiny: backend 'llama-server'"):
-        plan(llama(backend="llama-server"), place_in(tmp_path))
-
-
 @given(st.lists(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"])), max_size=4))
 def test_nothing_but_the_token_changes(arguments: list[str]) -> None:
     others = [text.replace("{port}", "").replace("{socket}", "") for text in arguments]

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from harness import ROOT, Supervisor, refused
+from harness import READY, ROOT, Supervisor, refused
 from observed import Process, Visitor, children
 
 
@@ -237,3 +237,14 @@ def by_role(supervisor: Supervisor, visitors: list[Visitor]) -> list[Visitor]:
 def is_stray(supervisor: Supervisor, visitor: Visitor) -> bool:
     """True for who is no model server."""
     return visitor.pid not in [model["pid"] for model in supervisor.status()["models"]]
+
+
+def test_what_left_its_group_and_session_dies_with_a_supervisor_that_is_killed(supervisors: type[Supervisor]) -> None:
+    supervisor = supervisors().start()
+    supervisor.expected = -signal.SIGKILL
+    gate = supervisor.gate("away")
+    supervisor.load("m", f"fork=setsid,ignore=TERM,{gate.step},pause", *READY)
+    visitor = gate.visitor()
+    supervisor.kill(supervisor.pid, signal.SIGKILL)
+    supervisor.wait()
+    visitor.gone()

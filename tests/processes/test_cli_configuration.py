@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 import supervisor
 from supervisor import errors
 from supervisor.cli import program
+from supervisor.configuration import Configuration
 from supervisor.directories import Directories
 from supervisor.errors import RouterError
-from supervisor.presets_dir import Configuration
 
 BROKEN = "models:\n  a:\n    contxt: 1\n  b:\n    parallel: many\n"
 
@@ -57,7 +57,7 @@ def test_check_json(config: Path) -> None:
 
 
 def test_check_shows_notices_below(config: Path) -> None:
-    config.write_text("models_dir: /srv/models\n")
+    config.write_text("log: {}\n")
     text, told = invoke("check", "--config", str(config)), invoke("check", "--config", str(config), "--json")
     notices = json.loads(told.stdout)["notices"]
     assert [line.split(":")[0] for line in text.stdout.splitlines()[1:]] == ["notice"] * len(notices)

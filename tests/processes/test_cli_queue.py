@@ -207,10 +207,10 @@ def test_a_real_supervisor_tells_who_waits_for_what_and_why(supervisors: type[Su
     waiting = supervisor.lease("b", who="192.0.2.7 curl/8.5")
     supervisor.eventually(lambda: supervisor.model("b")["waiting"] == 1, "it waits")
     shown = invoke(supervisor.runtime, "queue").stdout.splitlines()[1]
-    assert shown.split(maxsplit=1)[1] == "b      192.0.2.7 curl/8.5  there is no room beside a"
+    assert shown.split(maxsplit=1)[1] == "b      192.0.2.7 curl/8.5  max_models is 1, and in use by a"
     lines = invoke(supervisor.runtime, "status").stdout.splitlines()
     assert lines[2].startswith("max_models: 1; memory: ") and lines[2].endswith(" planned")
-    assert lines[-1].startswith("b: 1 request waits for ") and lines[-1].endswith("s: there is no room beside a")
+    assert lines[-1].startswith("b: 1 request waits for ") and lines[-1].endswith("s: max_models is 1, and in use by a")
     assert not waiting.answered
     watch = supervisor.watch("b")
     supervisor.call("unload", model="a")

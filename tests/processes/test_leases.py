@@ -25,8 +25,18 @@ def test_a_ready_model_grants_at_once(supervisor: Supervisor) -> None:
     model = supervisor.load("m")
     grant = supervisor.lease("m").grant()
     address = f"unix:{supervisor.runtime}/{model['launch']}.sock"
-    assert grant == {"model": "m", "instance": "m", "launch": model["launch"], "address": address}
+    which = {"model": "m", "instance": "m", "launch": model["launch"], "address": address}
+    assert grant == {**which, "backend": "command"}
     assert Path(address.removeprefix("unix:")).is_socket()
+
+
+def test_a_grant_says_what_the_preset_changes_in_bodies(supervisor: Supervisor) -> None:
+    changes = {"set": {"temperature": 0.2, "stop": ["x"]}, "remove": ["user"]}
+    launch = supervisor.load("m", max_concurrency=2, request=changes)["launch"]
+    assert supervisor.lease("m").grant()["request"] == changes
+    supervisor.add("m", max_concurrency=2, request={"remove": ["n"]})
+    grant = supervisor.lease("m").grant()
+    assert (grant["request"], grant["launch"]) == ({"set": {}, "remove": ["n"]}, launch)
 
 
 def test_an_address_with_a_port(supervisor: Supervisor) -> None:

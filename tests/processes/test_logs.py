@@ -206,3 +206,15 @@ def test_priorities_for_the_journal(supervisors: type[Supervisor]) -> None:
     lines = supervisor.log.read_text().splitlines()
     assert "<6>m | <0>not mine to say" in lines
     assert any(line.startswith("<3>llama-router: m: failed: exited with code 65") for line in lines)
+
+
+def test_the_last_words_of_a_server_with_a_large_descriptor(supervisor: Supervisor) -> None:
+    """Thousands of clients push descriptors beyond what select(2) can take."""
+    clients = [supervisor.client() for _ in range(1100)]
+    gate = supervisor.gate("die")
+    supervisor.load("m", "listen={socket}", "notify=READY=1", gate.step, "say=farewell", "exit=65")
+    watch = supervisor.watch("m")
+    gate.visitor().go()
+    assert watch.state("failed")["reason"]["last_lines"] == ["farewell"]
+    for client in clients:
+        client.close()

@@ -45,6 +45,12 @@ def test_what_can_never_fit_is_refused_at_once_with_the_numbers(budgeted: Superv
         budgeted.call("load", model="huge", wait=True)
 
 
+def test_a_need_of_a_gpu_that_is_not_there_is_noticed(budgeted: Supervisor) -> None:
+    budgeted.add("m", memory={"gpu7": "1GiB"})
+    check = budgeted.check()
+    assert (check.returncode, "there is no gpu7 here" in check.stdout) == (0, True), check.stdout + check.stderr
+
+
 def test_a_busy_model_drains_for_a_large_one_and_both_are_served(budgeted: Supervisor) -> None:
     for name in "ab":
         budgeted.add(name, memory={"host": "5GiB"})

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor import presets_dir
+from supervisor.configuration import Configuration, Origin
 from supervisor.core.fields import unknown_key
 from supervisor.core.preset import HttpReady
 from supervisor.errors import ConfigurationError
-from supervisor.presets_dir import Configuration, Origin, load
+from supervisor.presets_dir import load
 from supervisor.yaml_positions import MAX_PROBLEMS
 from supervisor.yaml_source import MAX_BYTES
 
@@ -216,27 +217,9 @@ def test_what_is_wrong_in_defaults_is_told_once_and_there(directory: Path) -> No
 
 
 def test_every_written_key_without_effect_is_noticed(directory: Path) -> None:
-    (directory / "config.yaml").write_text("models_dir: /m\nlisten: 127.0.0.1:1\nlog: {}\n")
-    configuration = read(
-        directory,
-        """\
-defaults:
-  request: {remove: [user]}
-models:
-  a: {model: ../m.gguf, request: {set: {temperature: 0}}}
-  b:
-    model: ../m.gguf
-    backend: llama-server
-""",
-    )
-    assert notices(configuration, directory) == [
-        "config.yaml:1: models_dir: 'models_dir' is read but has no effect in this version",
-        "config.yaml:3: log: 'log' is read but has no effect in this version",
-        "presets.d/a.yaml:2: defaults.request: 'request' is read but has no effect in this version",
-        "presets.d/a.yaml:4: models.a.request: 'request' is read but has no effect in this version",
-        "presets.d/a.yaml:7: models.b.backend: "
-        "backend 'llama-server' is not part of this version: the model can't be loaded",
-    ]
+    (directory / "config.yaml").write_text("autoload: true\nlisten: 127.0.0.1:1\nlog: {}\n")
+    configuration = read(directory, "models:\n  a: {model: ../m.gguf}\n")
+    assert notices(configuration, directory) == ["config.yaml:3: log: 'log' is read but has no effect in this version"]
 
 
 def test_the_problems_of_all_files_come_at_once_and_sorted(directory: Path) -> None:

@@ -27,10 +27,10 @@ def test_who_waits_for_what_since_when_and_why(small: Supervisor) -> None:
     running.grant()
     watch = small.watch("b")
     waiting = small.lease("b", who="10.0.0.7")
-    watch.text("b: requests wait: there is no room beside a")
-    assert queue(small) == [("b", "10.0.0.7", "there is no room beside a")]
+    watch.text("b: requests wait: max_models is 1, and in use by a")
+    assert queue(small) == [("b", "10.0.0.7", "max_models is 1, and in use by a")]
     assert before - 0.1 < small.status()["queue"][0]["since"] < time.time() + 0.1
-    watch.text("b: requests wait: room is made by a")
+    watch.text("b: requests wait: a makes room for it")
     running.release()
     watch.text("b: requests wait: it is loading")
     assert queue(small) == [("b", "10.0.0.7", "it is loading")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import subprocess
 import sys
@@ -99,12 +98,26 @@ def test_a_whole_group_counts(start: Start) -> None:
     assert 32 <= mebibytes(found.shared["host"]) < 32 + 40
 
 
+SHARED = """
+import mmap, sys
+block = mmap.mmap(-1, 16 << 20)
+sys.stdin.readline()
+block.write(b"x" * (16 << 20))
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_shared_memory_is_a_process_s_own() -> None:
-    with mmap.mmap(-1, 16 * MIB) as block:
-        before = process_usage([os.getpgrp()], NoGpus())[os.getpgrp()].private["host"]
-        block.write(os.urandom(MIB) * 16)
-        after = process_usage([os.getpgrp()], NoGpus())[os.getpgrp()].private["host"]
-    assert mebibytes(after - before) >= 15
+    argv, pipe = [sys.executable, "-c", SHARED], subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, process_group=0) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "written\n"
+        found = process_usage([process.pid], NoGpus())[process.pid]
+        process.stdin.close()
+    assert 16 <= mebibytes(found.private["host"]) < 16 + 24
 
 
 def test_processes_that_are_gone_are_left_out(start: Start) -> None:

@@ -1,0 +1,69 @@
+"""/upstream/{model}/{path}: everything else that a model server offers, its own page included, as it is.
+
+A model's name may hold slashes, as they are or as %2F: of the names that a path could begin with, the longest one that
+is a model's or an alias counts.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from supervisor.client import Client
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+PREFIX = "/upstream/"
+KNOWN_SECONDS = 1.0
+ANSWER_SECONDS = 5.0
+MAX_SEGMENTS = 16  # of a path, that may be part of a name
+
+# What may stand in a path or a query as it is (RFC 3986), "%" included: it is encoded already.
+PATH_CHARACTERS = "%!$&'()*+,;=:@/-._~"
+QUERY_CHARACTERS = f"{PATH_CHARACTERS}?[]"
+
+
+class Names:
+    """Every model's name and aliases, as they were at most KNOWN_SECONDS ago."""
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self._runtime_dir = runtime_dir
+        self._known: frozenset[str] = frozenset()
+        self._until = 0.0
+
+    def known(self) -> frozenset[str]:
+        """Raises NotRunning or ProtocolError."""
+        if time.monotonic() >= self._until:
+            with Client(self._runtime_dir, timeout=ANSWER_SECONDS) as client:
+                models = client.call("status")["status"]["models"]
+            self._known = frozenset(name for model in models for name in (model["name"], *model["aliases"]))
+            self._until = time.monotonic() + KNOWN_SECONDS
+        return self._known
+
+
+def raw_path(environ: WSGIEnvironment) -> str:
+    """The request's path as the client wrote it, with what must be encoded encoded."""
+    uri: str = environ.get("RAW_URI") or quote(environ["PATH_INFO"], encoding="latin-1")
+    path = uri.partition("?")[0].partition("#")[0]
+    if not path.startswith("/"):  # absolute form, RFC 9112 §3.2.2
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    return quote(path, safe=PATH_CHARACTERS, encoding="latin-1")
+
+
+def split(path: str, known: frozenset[str]) -> tuple[str, str, str]:
+    """A raw path below PREFIX: the model's name, what it takes of the path, and the rest ("" or from "/" on).
+
+    A name that is not known is the first segment.
+    """
+    segments = path.removeprefix(PREFIX).split("/")
+    for count in range(min(len(segments), MAX_SEGMENTS), 1, -1):
+        name = unquote("/".join(segments[:count]))
+        if name in known:
+            break
+    else:
+        count, name = 1, unquote(segments[0])
+    taken = PREFIX + "/".join(segments[:count])
+    return name, taken, path[len(taken) :]

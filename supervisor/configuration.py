@@ -1,0 +1,78 @@
+"""What was read from the configuration on disk, where each part of it comes from, and who judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from supervisor.core.config import Config
+from supervisor.core.misfits import Misfit
+from supervisor.core.preset import Preset
+from supervisor.errors import Problem
+
+
+class Judge(Protocol):
+    """Says what of a configuration does not fit the machine, what makes a file no model (None if nothing does), and
+    what of a preset the program would refuse that is to serve it, each with the keys that it belongs to."""
+
+    def misfits(self, config: Config, presets: Mapping[str, Preset]) -> Sequence[Misfit]: ...
+
+    def why_no_model(self, path: str) -> str | None: ...
+
+    def refused(self, preset: Preset) -> Sequence[tuple[tuple[str, ...], str]]: ...
+
+
+class _Lenient:
+    """Lets everything pass."""
+
+    def misfits(self, _config: Config, _presets: Mapping[str, Preset]) -> Sequence[Misfit]:
+        return ()
+
+    def why_no_model(self, _path: str) -> str | None:
+        return None
+
+    def refused(self, _preset: Preset) -> Sequence[tuple[tuple[str, ...], str]]:
+        return ()
+
+
+LENIENT: Judge = _Lenient()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a preset is written: `file`, relative to config.yaml's directory if it lies below it, and `line` from 1.
+
+    Of one that no preset names, it is the path of the model's file, without a line.
+    """
+
+    file: str
+    line: int | None
+    source: Literal["preset", "models_dir"] = "preset"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A configuration without problems.
+
+    `path`, `presets_dir` and `models_dir` are absolute; `aliases` leads from alias to the name of a preset; `notices`
+    are about keys without effect, and files that are no models.
+    """
+
+    config: Config
+    path: Path
+    presets_dir: Path
+    models_dir: Path
+    presets: dict[str, Preset]
+    aliases: dict[str, str]
+    origins: dict[str, Origin]
+    notices: tuple[Problem, ...]
+
+    def written(self) -> list[str]:
+        """The names of the models that files of presets name."""
+        return [name for name, origin in self.origins.items() if origin.source == "preset"]
+
+    def found(self) -> list[str]:
+        """The names of those that are there because of their files only."""
+        return [name for name, origin in self.origins.items() if origin.source == "models_dir"]
