@@ -108,7 +108,9 @@ def _outcome(ask: Ask, model: Model) -> Answer | Reject | None:
     loaded = any(replica.serves for replica in model.replicas)
     if at_rest if ask.goal is Goal.UNLOAD else loaded:  # 1
         return Answer(ask.id, name)
-    if at_rest and not model.wanted:  # 2
+    if ask.goal is Goal.UNLOAD and model.wanted:  # 2
+        return Reject(ask.id, refusals.loaded_again(name))
+    if at_rest and not model.wanted:
         failed, reason = model.state is State.FAILED, model.last_reason
         why = refusals.load_failed(name, reason) if failed and reason else refusals.unloaded(name)
         return Reject(ask.id, why)

@@ -54,6 +54,11 @@ def unloaded(name: str) -> Refusal:
     return Refusal(503, SERVER, f"model '{name}' was unloaded on request while this request waited for it")
 
 
+def loaded_again(name: str) -> Refusal:
+    """Somebody loaded the model before its unloading was complete."""
+    return Refusal(503, SERVER, f"model '{name}' was loaded again before it was unloaded")
+
+
 def load_failed(name: str, reason: EndReason) -> Refusal:
     """The load this request waited for ended in failure."""
     return Refusal(500, SERVER, f"model name={name} failed to load: {_why(reason)}")

@@ -118,7 +118,8 @@ class FakeSupervisor:
         event = {"event": event_of(**fields)}
         with self._changed:
             for follower in self.followers():
-                follower.sendall(protocol.encode(event))
+                with suppress(BrokenPipeError, ConnectionResetError):  # it has just hung up
+                    follower.sendall(protocol.encode(event))
             return len(self.followers())
 
     def followers(self) -> list[socket.socket]:

@@ -279,6 +279,7 @@ def test_events_say_when_to_look_again(web: WebTier, supervisor: FakeSupervisor)
 def test_many_events_are_one_refresh(web: WebTier, supervisor: FakeSupervisor) -> None:
     with web.connect() as browser:
         browser.sendall(EVENTS)
+        read_until(browser, b": connected")  # followers of an earlier test may not be gone yet
         supervisor.wait_for_followers()
         began = time.monotonic()
         for _ in range(500):
@@ -298,6 +299,7 @@ def read_all_chunks(browser: Any) -> bytes:
 def test_events_end_with_the_supervisor(web: WebTier, supervisor: FakeSupervisor) -> None:
     with web.connect() as browser:
         browser.sendall(EVENTS)
+        read_until(browser, b": connected")  # followers of an earlier test may not be gone yet
         supervisor.wait_for_followers()
         supervisor.stop()
         read_all_chunks(browser)
@@ -307,6 +309,7 @@ def test_events_end_with_the_supervisor(web: WebTier, supervisor: FakeSupervisor
 def test_a_browser_that_goes_away_is_noticed_at_once(web: WebTier, supervisor: FakeSupervisor) -> None:
     with web.connect() as browser:
         browser.sendall(EVENTS)
+        read_until(browser, b": connected")  # followers of an earlier test may not be gone yet
         supervisor.wait_for_followers()
         began = time.monotonic()
     supervisor.wait_for("hangup")

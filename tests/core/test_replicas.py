@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.core.commands import Grant, Kill, Terminate
+from supervisor.core.commands import Grant, Kill, Reject, Terminate
 from supervisor.core.events import Goal, LeaseAsked, PresetsChanged, Tick
 from supervisor.core.need import Need
 from supervisor.core.policy import Policy
@@ -164,6 +164,24 @@ def test_unload_ends_all_and_is_answered_when_all_are_gone() -> None:
     driver.ends("a#2", code=0)
     assert any(type(command).__name__ == "Answer" for command in driver.step)
     assert not driver.spawned()
+
+
+def test_an_unload_that_is_overtaken_by_a_load_is_answered_and_blocks_no_eviction() -> None:
+    driver = Driver(preset("a", replicas=2), preset("b"), policy=Policy(max_models=1))
+    driver.ask(Goal.LOAD, "a")
+    driver.ready("a")
+    driver.ready("a#2")
+    held = driver.lease("a")
+    driver.ask(Goal.UNLOAD, "a", number=7, wait=True)
+    driver.ends("a#2", code=0)
+    driver.ask(Goal.LOAD, "a", number=8)
+    assert [command.ask for command in driver.last(Reject)] == [7]
+    driver.ready("a#2")
+    driver.release(held)
+    driver.ends("a", code=0)
+    driver.ready("a")
+    driver.lease("b")
+    assert sorted(terminated(driver)) == ["a", "a#2"]
 
 
 def test_all_are_unloaded_when_the_model_is_idle_and_none_before() -> None:
