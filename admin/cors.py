@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from admin import errors
-from admin.origin import Origins, is_foreign, is_sandboxed, refuse_foreign_names, refuse_pages
+from admin.origin import Origins, is_for_pages, is_foreign, refuse_foreign_names, refuse_pages
 from supervisor.errors import Refused
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Cors:
         """PEP 3333."""
         try:
             refuse_foreign_names(environ, self._origins)
+            if is_for_pages(environ) and not _is_upstream(environ):
+                raise Refused("File Not Found", status=404, error_type="not_found_error")
             if is_dashboard(environ["PATH_INFO"]):
                 return self._inner(environ, start_response)
             if environ["REQUEST_METHOD"] == "OPTIONS" and not _is_for_upstream(environ):
@@ -65,7 +67,7 @@ class Cors:
         vary = ("Vary", "Origin")
         if not origin or not is_foreign(environ):
             return [vary]
-        if self._origins.everybody or is_sandboxed(environ):
+        if self._origins.everybody:
             return [("Access-Control-Allow-Origin", "*"), ("Access-Control-Expose-Headers", EXPOSED), vary]
         if not self._origins.allow(origin):
             return [vary]

@@ -2,7 +2,8 @@
 
 Three kinds of page are told apart. Those of the same origin may do everything. Those of `web.cors_origins` may use
 models and read the API. All others may do nothing: without keys, whoever reaches the address may use the models, and a
-browser reaches it for every page it shows.
+browser reaches it for every page it shows. The pages of model servers, which llama-router shows under /upstream, are no
+dashboard: they get an origin of their own, see PAGES.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 EVERYBODY = "*"
 LOCALHOST = "localhost"
+
+# What the names begin with that show nothing but model servers' pages, such as upstream.localhost, which browsers take
+# for this machine without asking. So these pages have an origin, with all that belongs to it, and not the dashboard's.
+PAGES = "upstream."
 
 _LOCAL = re.compile(r"(https?|tauri)://(([a-z0-9-]+\.)*localhost|127\.[0-9]+\.[0-9]+\.[0-9]+|\[::1\])(:[0-9]+)?")
 _DEFAULT_PORT = re.compile(r"^(http)(://[^/]*?):80$|^(https)(://[^/]*?):443$")
@@ -61,7 +66,7 @@ def refuse_foreign_pages(environ: WSGIEnvironment) -> None:
 
 def refuse_pages(environ: WSGIEnvironment, origins: Origins) -> None:
     """Raise Refused (403) unless pages like the request's may use models."""
-    if not is_foreign(environ) or origins.everybody or is_sandboxed(environ):
+    if not is_foreign(environ) or origins.everybody:
         return
     if not ((origin := environ.get("HTTP_ORIGIN")) and origins.allow(origin)):
         raise _refused("a page of another site may not do this unless web.cors_origins in config.yaml lists its origin")
@@ -89,13 +94,31 @@ def is_foreign(environ: WSGIEnvironment) -> bool:
     return origin is not None and not _is_own(origin, environ)
 
 
-def is_sandboxed(environ: WSGIEnvironment) -> bool:
-    """Whether the request comes from a page under /upstream, which has no origin (relay.SANDBOX).
+def is_for_pages(environ: WSGIEnvironment) -> bool:
+    """Whether the request was given a name of PAGES."""
+    return bool(environ.get("HTTP_HOST", "").lower().startswith(PAGES))
 
-    Its Referer has ours. A page can leave out Referer, but not choose another's (Fetch, forbidden request-headers).
+
+def is_visit(environ: WSGIEnvironment) -> bool:
+    """Whether somebody follows a link to a model server's page, from whatever page: it is shown, not framed or read."""
+    shown = environ.get("HTTP_SEC_FETCH_MODE") == "navigate" and environ.get("HTTP_SEC_FETCH_DEST") == "document"
+    return shown and is_for_pages(environ) and environ["REQUEST_METHOD"] in ("GET", "HEAD")
+
+
+def refuse_visits(environ: WSGIEnvironment) -> None:
+    """Raise Refused (403) for a model server's page that would be shown as one of the dashboard's origin.
+
+    Browsers send no Sec-Fetch-Mode to addresses that are neither https nor local; there they ask for pages, and for
+    nothing else, with Upgrade-Insecure-Requests.
     """
-    referer = environ.get("HTTP_REFERER", "")
-    return environ.get("HTTP_ORIGIN", "null") == "null" and _is_own(referer, environ)
+    mode = environ.get("HTTP_SEC_FETCH_MODE")
+    is_page = mode == "navigate" or (mode is None and environ.get("HTTP_UPGRADE_INSECURE_REQUESTS") == "1")
+    if is_page and not is_for_pages(environ):
+        example = f"{PAGES}{LOCALHOST}{_port(environ.get('HTTP_HOST', ''))}"
+        raise _refused(
+            f"a model server's pages need an origin of their own: ask a name that begins with '{PAGES}', such as "
+            f"http://{example}{environ['PATH_INFO']}"
+        )
 
 
 def _is_own(url: str, environ: WSGIEnvironment) -> bool:
@@ -118,6 +141,10 @@ def _plain(origin: str) -> str:
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdecimal() else host
+
+
+def _port(host: str) -> str:
+    return host[len(_without_port(host)) :]
 
 
 def _refused(message: str) -> Refused:

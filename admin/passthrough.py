@@ -27,21 +27,24 @@ QUERY_CHARACTERS = f"{PATH_CHARACTERS}?[]"
 
 
 class Names:
-    """Every model's name and aliases, as they were at most KNOWN_SECONDS ago."""
+    """Every model's name and aliases, as they were at most KNOWN_SECONDS ago, or as they are if one is missing."""
 
     def __init__(self, runtime_dir: Path) -> None:
         self._runtime_dir = runtime_dir
         self._known: frozenset[str] = frozenset()
         self._until = 0.0
 
-    def known(self) -> frozenset[str]:
-        """Raises NotRunning or ProtocolError."""
-        if time.monotonic() >= self._until:
-            with Client(self._runtime_dir, timeout=ANSWER_SECONDS) as client:
-                models = client.call("status")["status"]["models"]
-            self._known = frozenset(name for model in models for name in (model["name"], *model["aliases"]))
-            self._until = time.monotonic() + KNOWN_SECONDS
-        return self._known
+    def split(self, path: str) -> tuple[str, str, str]:
+        """See `split`. Raises NotRunning or ProtocolError."""
+        if time.monotonic() < self._until:
+            found = split(path, self._known)
+            if found[0] in self._known:
+                return found
+        with Client(self._runtime_dir, timeout=ANSWER_SECONDS) as client:
+            models = client.call("status")["status"]["models"]
+        self._known = frozenset(name for model in models for name in (model["name"], *model["aliases"]))
+        self._until = time.monotonic() + KNOWN_SECONDS
+        return split(path, self._known)
 
 
 def raw_path(environ: WSGIEnvironment) -> str:

@@ -27,8 +27,8 @@ from admin.body import model_of, request_body, spooled_body
 from admin.connection import watch
 from admin.leases import Lease, Leases, Wish
 from admin.multipart import ModelField, is_form
-from admin.origin import Origins, refuse_pages
-from admin.passthrough import PREFIX, QUERY_CHARACTERS, Names, raw_path, split
+from admin.origin import Origins, is_foreign, is_visit, refuse_pages, refuse_visits
+from admin.passthrough import PREFIX, QUERY_CHARACTERS, Names, raw_path
 from admin.relay import HOST, Carried, Reply, relay
 from admin.upstream import Body, Connections, Headers, UpstreamDied, end_to_end
 from admin.who import who
@@ -110,7 +110,7 @@ class Proxy:
     def _pass_through(self, environ: WSGIEnvironment, reply: Reply) -> Iterable[bytes]:
         """/upstream. Without a body's length, and no chunks, there is no body."""
         path = raw_path(environ)
-        model, taken, rest = split(path, self._names.known())
+        model, taken, rest = self._names.split(path)
         query = query_of(environ)
         method = environ["REQUEST_METHOD"]
         if not rest and method in routes.GET:
@@ -126,7 +126,9 @@ class Proxy:
             return self._serve(environ, model, carried, reply)
 
     def _serve(self, environ: WSGIEnvironment, model: str | None, request: Carried, reply: Reply) -> Iterable[bytes]:
-        wish = Wish(model, autoload_of(environ["QUERY_STRING"]), who(environ))
+        # Another site's link to a model server's page is all that comes this far of foreign visits: it loads nothing.
+        autoload = False if is_foreign(environ) and is_visit(environ) else autoload_of(environ["QUERY_STRING"])
+        wish = Wish(model, autoload, who(environ))
         with watch(reply.client):
             try:
                 return self._forward(wish, request, reply)
@@ -177,7 +179,10 @@ def check(environ: WSGIEnvironment, route: routes.Route | None, origins: Origins
     """Raise Refused for a method, a page or a protocol that is not served; `route` None takes every method."""
     if route is not None and environ["REQUEST_METHOD"] not in route.methods:
         raise NotAllowed(route.methods)
-    refuse_pages(environ, origins)
+    if route is None:
+        refuse_visits(environ)
+    if route is not None or not is_visit(environ):
+        refuse_pages(environ, origins)
     if environ.get("HTTP_UPGRADE", "").strip().lower() == "websocket":
         raise Refused(NO_WEBSOCKET, status=501, error_type=errors.SERVER)
 

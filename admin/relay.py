@@ -1,7 +1,7 @@
 """The answer to one client, and carrying it from the model server, byte by byte as it comes.
 
 What speaks for a whole origin is taken out of a model server's answers, because that origin is the dashboard's too:
-cookies, CORS, and what a browser remembers of a site. A page among them is shown in a sandbox, without an origin.
+cookies, CORS, and what a browser remembers of a site.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from admin import errors
 from admin.connection import abort
 from admin.failures import failure
 from admin.leases import Lease
+from admin.origin import is_for_pages
 from admin.upstream import Body, Connections, Headers, Upstream, end_to_end
 from supervisor.errors import Refused
 
@@ -28,16 +29,15 @@ log = logging.getLogger("gunicorn.error.admin")
 # Backends whose servers stand idle connections: both answer many at once. A command might serve one after the other.
 KEEP_ALIVE = frozenset(["llama-cpp-python", "llama-server"])
 
-# Scripts and forms run, but the page can't use what is the dashboard's: it has an opaque origin, so that its requests
-# are a foreign page's (origin.is_foreign). "allow-same-origin" would undo all of that.
-SANDBOX = "sandbox allow-scripts allow-forms allow-modals allow-popups allow-downloads"
-PAGE_HEADERS = [("Content-Security-Policy", SANDBOX), ("Referrer-Policy", "strict-origin")]
+# What a model server sends by the dashboard's own name is data. Were it shown as a page all the same, it would have no
+# origin and run no scripts.
+NO_PAGE = [("Content-Security-Policy", "sandbox"), ("X-Content-Type-Options", "nosniff")]
 
 # Server and Date are gunicorn's to say.
 NOT_RETURNED = frozenset(
     [
         *("x-request-id", "server", "date", "set-cookie", "set-cookie2", "clear-site-data", "service-worker-allowed"),
-        *("strict-transport-security", "alt-svc", "referrer-policy", "public-key-pins", "nel", "report-to"),
+        *("strict-transport-security", "alt-svc", "nel", "report-to"),
     ]
 )
 CORS = "access-control-"
@@ -81,7 +81,7 @@ class Reply:
         self._can_be_appended = stream and not sized
         self._delimited_by_close = not sized and self._environ["SERVER_PROTOCOL"] == "HTTP/1.0"
         kept = [(name, value) for name, value in headers if not name.lower().startswith(CORS)]
-        own = [*PAGE_HEADERS, ("X-Request-Id", self.request_id)]
+        own = [*([] if is_for_pages(self._environ) else NO_PAGE), ("X-Request-Id", self.request_id)]
         self._write = self._start_response(f"{status} {reason}", [*end_to_end(kept, NOT_RETURNED), *own])
         self.started = True
 

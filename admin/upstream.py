@@ -200,9 +200,7 @@ class Upstream:
 
 
 def _length(response: HTTPResponse, method: str) -> str | None:
-    """The Content-Length to announce; that of an answer to HEAD is of the one to GET, and 204 has none."""
-    if response.status == 204:
-        return None
+    """The Content-Length to announce; that of an answer to HEAD is of the one to GET. (gunicorn drops that of 204.)"""
     if method == "HEAD" or response.status == 304:
         declared = response.headers.get("Content-Length", "")
         return declared if declared.isascii() and declared.isdecimal() else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -111,7 +110,7 @@ def _options(preset: Preset) -> dict[str, Any]:
         "parallel": preset.parallel,
         "threads": preset.threads,
         "embeddings": preset.embedding or None,
-        "command": shlex.join(without_secrets(preset.command)) if preset.command else None,
+        "command": without_secrets(preset.command) if preset.command else None,
     }
     options: dict[str, Any] = {name: value for name, value in common.items() if value is not None}
     options |= {name.lstrip("-").replace("_", "-"): value for name, value in preset.options.items()}

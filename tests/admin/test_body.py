@@ -134,3 +134,31 @@ def test_a_worker_full_of_bodies_serves_small_ones(tmp_path: Path) -> None:
         holding[0].close()
         fake.wait_for("release", 2)
         assert tier.post(CHAT, {"model": "m", "x": "x" * (MIB // 2)}).status == 200
+
+
+def test_a_body_for_which_the_disk_has_no_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(body.tempfile, "SpooledTemporaryFile", lambda max_size: Full())
+    with pytest.raises(Unreadable) as caught, body.spooled_body(environ(b"x", 1), 100, lambda piece: None):
+        pass
+    assert (caught.value.status, caught.value.retry_after) == (503, body.FULL_RETRY_SECONDS)
+    assert "No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize("length, status", [(101, 413), (None, 413)])
+def test_a_spooled_body_is_bounded(length: int | None, status: int) -> None:
+    seen: list[bytes] = []
+    with pytest.raises(Unreadable) as caught, body.spooled_body(environ(bytes(101), length), 100, seen.append):
+        pass
+    assert caught.value.status == status
+    assert seen == []
+
+
+def test_a_spooled_body_can_be_read_again() -> None:
+    with body.spooled_body(environ(b"x" * 5 * MIB, None), 9 * MIB, lambda piece: None) as spool:
+        assert spool.length == sum(map(len, spool)) == sum(map(len, spool)) == 5 * MIB

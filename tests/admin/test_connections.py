@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 from collections.abc import Iterator
+from http.client import HTTPConnection
 
 import pytest
 from fake_supervisor import FakeSupervisor, model
 from fake_upstream import Call, Serve
 from web_tier import WebTier, chat_request, read_until
+
+from admin import upstream
+from admin.upstream import Connections
 
 CHAT = "/v1/chat/completions"
 
@@ -68,10 +74,10 @@ def test_after_head_and_a_chunked_answer(web: WebTier, serve: Serve) -> None:
                 each.chunk(b"{}")
                 each.send(b"0\r\nX-Trailer: 1\r\n\r\n")
 
-    upstream = serve(chunked)
+    server = serve(chunked)
     for method in ("HEAD", "GET", "HEAD", "GET"):
         assert web.request(method, "/upstream/m/x").body == (b"{}" if method == "GET" else b"")
-    assert (answers, upstream.calls.qsize()) == (4, 1)
+    assert (answers, server.calls.qsize()) == (4, 1)
 
 
 @pytest.mark.parametrize("backend", ["command", None])
@@ -119,12 +125,12 @@ def test_bytes_that_nobody_asked_for_end_it(web: WebTier, serve: Serve) -> None:
         said.set()
         call.wait_for_hangup()
 
-    upstream = serve(babble)
+    server = serve(babble)
     assert web.post(CHAT, {"model": "m"}).body == b"{}"
     answered.set()
     assert said.wait(10)
     assert web.post(CHAT, {"model": "m"}).body == b"{}"
-    assert upstream.calls.qsize() == 2
+    assert server.calls.qsize() == 2
 
 
 def test_a_server_that_dies_with_the_request_costs_one_retry_elsewhere(
@@ -165,24 +171,37 @@ def test_it_is_closed_when_it_was_idle_for_long(web: WebTier, serve: Serve) -> N
     assert server.closed.wait(10)
 
 
-def test_an_answer_that_the_client_left_is_not_mixed_into_the_next(web: WebTier, serve: Serve) -> None:
-    connections = 0
-    left = threading.Event()
+def test_an_answer_that_the_client_left_is_not_mixed_into_the_next(
+    web: WebTier, supervisor: FakeSupervisor, serve: Serve
+) -> None:
+    hung_up: list[bool] = []
 
     def stream(call: Call) -> None:
-        nonlocal connections
-        connections += 1
-        if connections > 1:
+        if json.loads(call.body)["n"] == 2:
             call.reply(b'{"clean": 1}')
             return
         call.head()
         call.chunk(b"data: 1\n\n")
-        assert call.wait_for_hangup()
-        left.set()
+        hung_up.append(call.wait_for_hangup())
 
     serve(stream)
     with web.connect() as client:
-        client.sendall(chat_request({"model": "m"}))
+        client.sendall(chat_request({"model": "m", "n": 1}))
         read_until(client, b"data: 1")
-    assert left.wait(10)
-    assert web.post(CHAT, {"model": "m"}).body == b'{"clean": 1}'
+    supervisor.wait_for("release")
+    assert web.post(CHAT, {"model": "m", "n": 2}).body == b'{"clean": 1}'
+    assert hung_up == [True]
+
+
+def test_one_that_is_about_to_be_closed_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = HTTPConnection("localhost")
+        for seconds, usable in ((60.0, True), (0.0, False)):
+            monkeypatch.setattr(upstream, "REUSE_SECONDS", seconds)
+            connection.sock = ours
+            connections = Connections()
+            connections.keep((1, "unix:/x"), connection)
+            assert connections.take((2, "unix:/x")) is None
+            assert (connections.take((1, "unix:/x")) is connection) is usable
+        assert connection.sock is None

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_supervisor import FakeSupervisor, model
 from fake_upstream import Serve
 from web_tier import WebTier
 
-from admin.origin import Origins, is_foreign, is_sandboxed
-from admin.relay import SANDBOX
+from admin.origin import Origins
 
 CHAT = "/v1/chat/completions"
 LOCAL = "http://localhost:5173"
@@ -81,24 +79,6 @@ def test_names(host: str, known: bool) -> None:
     assert Origins("*").know(host)
 
 
-@pytest.mark.parametrize(
-    "environ, sandboxed",
-    [
-        ({"HTTP_REFERER": "http://h:1/"}, True),
-        ({"HTTP_REFERER": "http://H:1/upstream/m/", "HTTP_ORIGIN": "null"}, True),
-        ({"HTTP_REFERER": "http://h:1", "HTTP_ORIGIN": "https://evil.example"}, False),
-        ({"HTTP_REFERER": "https://evil.example/http://h:1/", "HTTP_ORIGIN": "null"}, False),
-        ({"HTTP_REFERER": "http://h:1@evil.example/", "HTTP_ORIGIN": "null"}, False),
-        ({"HTTP_ORIGIN": "null"}, False),
-        ({"HTTP_REFERER": ""}, False),
-    ],
-)
-def test_pages_in_the_sandbox(environ: dict[str, Any], sandboxed: bool) -> None:
-    environ |= {"HTTP_HOST": "h:1", "HTTP_SEC_FETCH_SITE": "cross-site"}
-    assert is_sandboxed(environ) is sandboxed
-    assert is_foreign(environ)
-
-
 @pytest.fixture(scope="module")
 def open_web(shared_supervisor: FakeSupervisor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebTier]:
     """One that lists an origin, and one more name."""
@@ -151,6 +131,7 @@ def test_a_local_page_may_use_models(web: WebTier, serve: Serve, headers: dict[s
     assert answer.headers["access-control-allow-credentials"] == "true"
     assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
     assert "set-cookie" not in answer.headers
+    assert not [name for name in web.post(CHAT, {"model": "m"}).headers if name.startswith("access-control-")]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/health", "/queue"])
@@ -173,22 +154,58 @@ def test_the_dashboard_is_nobody_elses_to_read(web: WebTier, supervisor: FakeSup
     assert "access-control-allow-origin" not in web.request("OPTIONS", path, headers={"Origin": LOCAL}).headers
 
 
-def test_a_page_in_the_sandbox_may_use_models_and_nothing_else(
-    web: WebTier, supervisor: FakeSupervisor, serve: Serve
+@pytest.mark.parametrize(
+    "path", ["/", "/ui/models", "/v1/models", "/models/load", CHAT, "/static/page.js", "/upstream"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_a_name_for_pages_shows_nothing_else(web: WebTier, supervisor: FakeSupervisor, path: str, method: str) -> None:
+    answer = web.request(method, path, b'{"model": "m"}', {"Host": "Upstream.localhost:1"})
+    assert (answer.error["code"], answer.error["message"]) == (404, "File Not Found")
+    assert supervisor.seen == []
+
+
+VISIT = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Upgrade-Insecure-Requests": "1"}
+
+
+@pytest.mark.parametrize("headers", [VISIT, {"Sec-Fetch-Mode": "navigate"}, {"Upgrade-Insecure-Requests": "1"}])
+def test_a_page_by_the_dashboards_name_is_refused_with_its_other_name(
+    web: WebTier, supervisor: FakeSupervisor, headers: dict[str, str]
+) -> None:
+    supervisor.models = [model("m")]
+    error = web.request("GET", "/upstream/m/a", headers={"Host": "localhost:8080", **headers}).error
+    assert error["code"] == 403
+    assert "http://upstream.localhost:8080/upstream/m/a" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "site, autoload", [("none", None), ("same-origin", None), ("same-site", False), ("cross-site", False)]
+)
+def test_a_visit_of_another_site_loads_nothing(
+    web: WebTier, supervisor: FakeSupervisor, serve: Serve, site: str, autoload: bool | None
 ) -> None:
     supervisor.models = [model("m")]
     serve(lambda call: call.reply(b"{}"))
-    host = "localhost:1"
-    page = {"Host": host, "Origin": "null", "Sec-Fetch-Site": "cross-site", "Referer": f"http://{host}/"}
-    answer = web.request("POST", "/upstream/m/v1/chat/completions", b"{}", page)
-    assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, "*")
-    assert "access-control-allow-credentials" not in answer.headers
-    preflight = page | {"Access-Control-Request-Method": "PUT"}
-    assert "PUT" in web.request("OPTIONS", "/upstream/m/x", headers=preflight).headers["access-control-allow-methods"]
-    assert web.post("/models/load", {"model": "m"}, page).error["code"] == 403
-    form = {**page, "Content-Type": "application/x-www-form-urlencoded"}
-    assert web.request("POST", "/ui/models/load", b"model=m", form).status == 403
-    assert supervisor.of("load") == []
+    headers = {"Host": "upstream.localhost:1", "Sec-Fetch-Site": site, **VISIT}
+    assert web.request("GET", "/upstream/m/?autoload=true" if site == "same-site" else "/upstream/m/", headers=headers)
+    assert supervisor.of("lease")[0].get("autoload") is autoload
+
+
+@pytest.mark.parametrize(
+    "method, headers",
+    [
+        ("GET", {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}),
+        ("GET", {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}),
+        ("GET", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Origin": "https://evil.example"}),
+        ("POST", {**VISIT, "Origin": "https://evil.example"}),
+    ],
+)
+def test_other_sites_use_no_page(
+    web: WebTier, supervisor: FakeSupervisor, method: str, headers: dict[str, str]
+) -> None:
+    supervisor.models = [model("m")]
+    headers = {"Host": "upstream.localhost:1", "Sec-Fetch-Site": "cross-site", **headers}
+    assert web.request(method, "/upstream/m/", headers=headers).error["code"] == 403
+    assert supervisor.of("lease") == []
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/models", "/health", CHAT, "/upstream/m/"])
@@ -220,13 +237,13 @@ def test_listed_origins_and_their_names(open_web: WebTier, supervisor: FakeSuper
     assert open_web.request("GET", "/health", headers={"Host": "other.example"}).status == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/models", CHAT])
-def test_what_is_proxied_has_no_origin(web: WebTier, supervisor: FakeSupervisor, serve: Serve, path: str) -> None:
-    page = "Content-Type: text/html\r\nContent-Security-Policy: default-src *\r\nService-Worker-Allowed: /\r\n"
+def test_what_is_no_page_is_not_shown_as_one(web: WebTier, supervisor: FakeSupervisor, serve: Serve) -> None:
+    page = "Content-Type: text/html\r\nSet-Cookie: a=b\r\nService-Worker-Allowed: /\r\n"
     serve(lambda call: call.send(f"HTTP/1.1 200 OK\r\n{page}Content-Length: 1\r\n\r\nx".encode()))
     supervisor.models = [model("m")]
-    answer = web.request("GET", f"/upstream/m{path}") if path != CHAT else web.post(path, {"model": "m"})
-    assert answer.headers["content-security-policy"] == SANDBOX  # the last one; a browser obeys all of them
-    assert "allow-same-origin" not in SANDBOX
-    assert "allow-top-navigation" not in SANDBOX
-    assert "service-worker-allowed" not in answer.headers
+    for answer in (web.request("GET", "/upstream/m/"), web.post(CHAT, {"model": "m"})):
+        assert answer.headers["content-security-policy"] == "sandbox"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    answer = web.request("GET", "/upstream/m/", headers={"Host": "upstream.example.local"})
+    assert "content-security-policy" not in answer.headers
+    assert not {"service-worker-allowed", "set-cookie"} & set(answer.headers)

@@ -86,7 +86,7 @@ def test_the_preset_as_a_section_of_models_ini() -> None:
 
 def test_a_command_in_models_ini() -> None:
     command = Preset(name="w", backend="command", command=("w s", "--port", "{port}", "--api-key", "secret"))
-    assert facts.ini(command) == "[w]\ncommand = 'w s' --port '{port}' --api-key '***'\n\n"
+    assert facts.ini(command) == '[w]\ncommand = ["w s", "--port", "{port}", "--api-key", "***"]\n\n'
 
 
 def test_the_command_line_of_llama_server() -> None:

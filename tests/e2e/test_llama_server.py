@@ -22,6 +22,8 @@ from harness import refused
 from observed import DEADLINE, Process
 from served import MODEL, Served, gguf
 
+pytestmark = pytest.mark.slow
+
 NATIVE = "native"
 LONG = [{"role": "user", "content": "Write a long story about a lighthouse keeper and the sea."}]
 ASK: dict[str, Any] = {"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}

@@ -356,7 +356,7 @@ def test_many_loads_leave_nothing_behind(forking: Start) -> None:
 
 def test_a_burst_of_loads(forking: Start) -> None:
     """More than the socket's buffer takes: what can't be asked is spawned."""
-    supervisor = forking()
+    supervisor = forking("import supervisor.forking as f; f.FORK_SECONDS = 60\n")
     first = ready(supervisor)
     os.kill(first, signal.SIGSTOP)
     names = [f"m{number}" for number in range(40)]
