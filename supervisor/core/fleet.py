@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from supervisor.core import events, refusals
-from supervisor.core.commands import Announce, CloseListener, Command, DeclareReady, Exit, Measure, Reject, Remember
-from supervisor.core.events import Event, Goal
+from supervisor.core.commands import Announce, CloseListener, Command, DeclareReady, Exit, Measure, Remember
+from supervisor.core.events import Event
 from supervisor.core.fleet_state import WEB, Instance, Model, WebTier, grow, new_model
 from supervisor.core.lifecycle import Lifecycle
 from supervisor.core.loading import Loading
-from supervisor.core.need import UNKNOWN, Need, fits, known, learn, total
+from supervisor.core.need import UNKNOWN, Need, learn, total
 from supervisor.core.operators import Operators
-from supervisor.core.placement import memory_of
 from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.queue import why_waiting
@@ -70,7 +69,11 @@ class Fleet:
         else:
             self._touched.update(dict.fromkeys(self.loading.place(self.models, self.policy, now)))
             self._settle_all(now)
+        for name in self._settled:
+            if name in self.models:
+                self._operators.accept(self.models[name])
         self._tell_of_queues()
+        self._settled.clear()
         commands = self.lifecycle.commands.copy()
         self.lifecycle.commands.clear()
         return commands
@@ -225,12 +228,6 @@ class Fleet:
 
     def _asked(self, asked: events.Asked, now: float) -> None:
         model = self.resolve(asked.model)
-        if model is not None and asked.goal is Goal.LOAD and not fits(memory_of(model, 1), self.policy.budget):
-            needed = known(model.preset.memory, model.need)
-            self.lifecycle.commands.append(
-                Reject(asked.ask, refusals.too_large(model.name, needed, self.policy.budget))
-            )
-            return
         self._operators.asked(asked, model, now, stopping=self.stopping)
         if model is not None:
             self._touch(model)
@@ -270,7 +267,6 @@ class Fleet:
         for each in model.replicas:
             if isinstance(each.terms, Preset) and same_launch(each.terms, preset):
                 each.terms = preset
-                self.lifecycle.check_in(each, now)
             else:
                 model.failed = False
                 self.lifecycle.stop(each, PRESET_CHANGED, now, patience=None)
@@ -358,7 +354,6 @@ class Fleet:
             if why != model.told:
                 model.told = why
                 self.lifecycle.commands.append(Announce("queue", name, f"{name}: requests wait: {why}"))
-        self._settled.clear()
 
     def _touch(self, model: Model) -> None:
         self._touched[model.name] = None

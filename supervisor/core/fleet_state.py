@@ -48,10 +48,11 @@ class Lease:
 
 @dataclass
 class Ask:
-    """An operator's wish that is answered once it is reached."""
+    """An operator's wish that is answered once it is reached, or with `wait` false once it has been acted on."""
 
     id: int
     goal: Goal
+    wait: bool
 
 
 @dataclass
@@ -164,7 +165,7 @@ class Model:
     def state(self) -> State:
         """How far it is: that of its foremost replica. It has failed with its last one, not with any."""
         states = {replica.state for replica in self.replicas}
-        at_rest = State.FAILED if self.failed else State.STOPPED
+        at_rest = State.FAILED if self.failed and State.FAILED in states else State.STOPPED
         return next((state for state in _FOREMOST if state in states), at_rest)
 
     @property

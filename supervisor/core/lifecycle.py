@@ -112,17 +112,13 @@ class Lifecycle:
             longest = LONGEST_CHECK_INTERVAL if answer.healthy else MAX_PROBE_DELAY
             instance.probe_at = now + min(watchdog / 2, longest)
 
-    def check_in(self, instance: Instance, now: float) -> None:
-        """The watchdog starts, as its preset has one, goes on as it is, or ends."""
-        watched = instance.state is State.READY and self._watchdog(instance)
-        if not watched:
-            instance.alive_by = None
-            if instance.state is State.READY:
-                instance.probe_at = None
-        elif instance.alive_by is None:
-            instance.alive_by = now + watched
+    def _watch(self, instance: Instance, now: float) -> None:
+        """The watchdog starts, if the preset has one."""
+        watchdog = self._watchdog(instance)
+        if watchdog:
+            instance.alive_by = now + watchdog
             if self._probed(instance):
-                instance.probe_at = now + min(watched / 2, LONGEST_CHECK_INTERVAL)
+                instance.probe_at = now + min(watchdog / 2, LONGEST_CHECK_INTERVAL)
 
     def stop(self, instance: Instance, why: EndReason, now: float, patience: float | None) -> None:
         """End the run because of `why`; running requests get `patience` seconds (None: all the time they need)."""
@@ -254,7 +250,7 @@ class Lifecycle:
         instance.was_ready = instance.ever_ready = True
         instance.made_room = False
         instance.deadline = instance.probe_at = instance.progress = None
-        self.check_in(instance, now)
+        self._watch(instance, now)
         self._announce(instance, f"ready after {took:.1f} s", State.STARTING)
 
     def _terminate(self, instance: Instance, now: float) -> None:

@@ -97,9 +97,9 @@ class Loading:
         if self.chosen is None or (self.chosen in self._claims and self._claims[self.chosen].may_evict):
             return kept
         for model in models.values():
-            draining = [each for each in model.replicas if each.draining and each.ending is not None]
-            for replica in draining:
-                if replica.ending is not None and replica.ending.detail == self.chosen:
+            for replica in model.replicas:
+                why = replica.ending if replica.draining else None
+                if why is not None and why.kind is Kind.EVICTED and why.detail == self.chosen:
                     model.wanted = True
                     self._lifecycle.keep(replica)
                     kept.append(model.name)

@@ -35,10 +35,7 @@ class Operators:
             self._commands.append(Reject(asked.ask, refusal))
             return
         self._act(asked.goal, model, now)
-        if asked.wait and asked.goal is not Goal.RESET:
-            model.asks.append(Ask(asked.ask, asked.goal))
-        else:
-            self._commands.append(Answer(asked.ask, model.name))
+        model.asks.append(Ask(asked.ask, asked.goal, wait=asked.wait and asked.goal is not Goal.RESET))
 
     def load(self, model: Model, now: float, *, insists: bool) -> None:
         """Want a model. That forgives past failures and does not wait for a back-off."""
@@ -56,11 +53,16 @@ class Operators:
         for replica in model.replicas:
             self._lifecycle.stop(replica, why, now, patience)
 
+    def accept(self, model: Model) -> None:
+        """Tell those who do not wait that their wish was acted on; by then it would have been rejected."""
+        self._commands.extend(Answer(ask.id, model.name) for ask in model.asks if not ask.wait)
+        model.asks = [ask for ask in model.asks if ask.wait]
+
     def answer(self, model: Model) -> None:
-        """Tell those whose wish is fulfilled, or can't be any more."""
+        """Tell those who wait whose wish is fulfilled, or can't be any more."""
         unmet = []
         for ask in model.asks:
-            outcome = _outcome(ask, model)
+            outcome = _outcome(ask, model) if ask.wait else None
             if outcome is None:
                 unmet.append(ask)
             else:
@@ -68,7 +70,7 @@ class Operators:
         model.asks = unmet
 
     def reject(self, model: Model, refusal: Refusal) -> None:
-        """Tell everyone who waits that it can't be done."""
+        """Tell everyone that it can't be done."""
         self._commands.extend(Reject(ask.id, refusal) for ask in model.asks)
         model.asks.clear()
 

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from supervisor.core import need
-from supervisor.core.eviction import Room, Unit, fewest
-from supervisor.core.eviction import less as _less
+from supervisor.core.eviction import Room, Unit, fewest, less
 from supervisor.core.fleet_state import Instance, Model
 from supervisor.core.need import Bytes
 from supervisor.core.policy import Policy
@@ -172,7 +171,7 @@ class _Floor:
         used = dict(self._used)
         running = {model.name: len(model.occupying) for model in (claim.model, *([beside.model] if beside else []))}
         for model, count in _grouped(self.models, without):
-            _add(used, frees(model, count), -1)
+            _add(used, _frees(model, count), -1)
             running[model.name] = len(model.occupying) - count
         for each in (claim, beside) if beside else (claim,):
             _add(used, _takes(each.model, running[each.model.name] + 1), 1)
@@ -184,7 +183,7 @@ def _takes(model: Model, replicas: int) -> dict[str, int]:
     return {**memory_of(model, replicas), _MODELS: 1} if replicas else {}
 
 
-def frees(model: Model, count: int) -> dict[str, int]:
+def _frees(model: Model, count: int) -> dict[str, int]:
     """What is free again once so many of its replicas are gone."""
     running = len(model.occupying)
     freed = _takes(model, running)
@@ -257,8 +256,8 @@ def _room(model: Model) -> Room:
 def _room_of(model: Model, unit: Unit) -> Room:
     # What leaves already is taken into account elsewhere: it must not count again, and hides what it shares.
     leaving = len([each for each in model.occupying if each.leaving])
-    freed = frees(model, leaving + len(unit))
-    _add(freed, frees(model, leaving) if leaving else {}, -1)
+    freed = _frees(model, leaving + len(unit))
+    _add(freed, _frees(model, leaving), -1)
     return Room(unit, {**freed, _ANYTHING: 1})
 
 
@@ -274,6 +273,6 @@ def _idle_rooms(model: Model) -> list[Room]:
 
 def _swap(busy: Sequence[Room], idle: Sequence[Room], missing: Bytes) -> list[Room] | None:
     """As few busy units as will do together with idle ones, and no idle one in vain."""
-    chosen = fewest(busy, _less(missing, idle))
-    spare = None if chosen is None else fewest(idle, _less(missing, chosen))
+    chosen = fewest(busy, less(missing, idle))
+    spare = None if chosen is None else fewest(idle, less(missing, chosen))
     return None if chosen is None or spare is None else [*chosen, *spare]

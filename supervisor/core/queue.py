@@ -25,7 +25,7 @@ def why_waiting(model: Model, models: Mapping[str, Model], chosen: str | None, p
     if serving := [replica for replica in model.replicas if replica.serves]:
         slots = sum(map(lease_limit, serving))
         more = "; another replica is loading" if State.STARTING in by_state else ""
-        if not more and State.STOPPED in by_state and model.wanted:
+        if State.STOPPED in by_state and model.wanted and not by_state.keys() & {State.STARTING, State.FAILED}:
             more = "; there is no room for another replica"
         return f"its {slots} slots are in use{more}" if slots > 1 else f"its only slot is in use{more}"
     if State.STARTING in by_state:

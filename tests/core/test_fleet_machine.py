@@ -11,6 +11,7 @@ Invariants, checked after every step:
 7. a server that drains has a lease to wait for; nothing is launched for a preset that was removed
 8. never more models than max_models, and nobody waits for a model while another one idles in its place
 9. no load is planned beyond the memory budget
+10. it can be shown at any time, and no two replicas share a name
 """
 
 from __future__ import annotations
@@ -43,18 +44,20 @@ from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason, Kind
 from supervisor.core.states import State
+from supervisor.core.status import fleet_status
 from tests.core.driver import preset
 
 NAMES = ["a", "b", "c"]
 POLICY = Policy(max_models=2, max_wait=5.0, queue_limit=8, budget={"host": 100})
+RESTART = {"limit": 1, "delay": 2}
 NEEDS = {"a": Need("estimated", {"host": 10}, {"host": 20}), "b": Need("estimated", {"host": 30}, {"host": 15})}
 
 
-def presets(context: int, limit: int) -> dict[str, Preset]:
+def presets(context: int, limit: int, replicas: int = 2) -> dict[str, Preset]:
     probed = {"name": "c", "backend": "command", "command": ["x", "{port}"], "ready": "tcp", "start_timeout": 20}
     return {
         "a": preset("a", context=context, max_concurrency=limit, start_timeout=30, stop_timeout=5),
-        "b": preset("b", autostart=True, replicas=2, restart={"limit": 1, "delay": 2}, stop_timeout=0, watchdog=9),
+        "b": preset("b", autostart=True, replicas=replicas, restart=RESTART, stop_timeout=0, watchdog=9),
         "c": Preset.model_validate(probed),
     }
 
@@ -206,10 +209,11 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(
         context=st.sampled_from([0, 0, 1]),
         limit=st.integers(1, 3),
-        kept=st.sampled_from([{"a", "b", "c"}, {"a", "b", "c"}, {"a", "c"}, {"b"}]),
+        replicas=st.sampled_from([1, 2, 2, 3]),
+        kept=st.sampled_from(["abc", "abc", "ac", "b"]),
     )
-    def reload(self, context: int, limit: int, kept: set[str]) -> None:
-        new = {name: p for name, p in presets(context, limit).items() if name in kept}
+    def reload(self, context: int, limit: int, replicas: int, kept: str) -> None:
+        new = {name: p for name, p in presets(context, limit, replicas).items() if name in kept}
         self.send(events.PresetsChanged(new, {}, POLICY, NEEDS))
 
     @precondition(lambda self: self.numbers > 40)
@@ -239,6 +243,13 @@ class FleetMachine(RuleBasedStateMachine):
                 )
                 assert self.lacks_room(model) or model.replicas[0].needs_room, "5"
                 assert moving or self.fleet.next_deadline() is not None, "5"
+
+    @invariant()
+    def it_can_be_shown(self) -> None:
+        picture = fleet_status(self.fleet, 0.0)
+        assert len(picture["models"]) == len(self.fleet.models)
+        for model in self.fleet.models.values():
+            assert len({each.name for each in model.replicas}) == len(model.replicas) >= 1, "10"
 
     @invariant()
     def the_limits_hold(self) -> None:

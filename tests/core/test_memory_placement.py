@@ -315,6 +315,23 @@ def test_an_operator_is_told_that_it_never_fits(wait: bool) -> None:
     assert not driver.last(Answer)
 
 
+@pytest.mark.parametrize("goal", [Goal.LOAD, Goal.RESTART])
+def test_an_operator_who_does_not_wait_is_told_that_pinned_models_leave_no_room(goal: Goal) -> None:
+    driver = Driver(preset("p", pinned=True), preset("a"), policy=EIGHT, needs={"p": estimated(5), "a": estimated(4)})
+    use(driver, "p")
+    driver.ask(goal, "a")
+    [rejected] = driver.last(Reject)
+    assert "pinned models hold 5.0 GiB of host: p" in rejected.refusal.message and not driver.last(Answer)
+
+
+def test_a_running_model_that_grew_beyond_the_budget_may_be_loaded_again() -> None:
+    driver = driver_with(a=4)
+    use(driver, "a")
+    driver.send(Measured(driver.launch("a"), {"host": 9 * GIB}, {}))
+    driver.ask(Goal.LOAD, "a")
+    assert driver.last(Answer) and not driver.last(Reject)
+
+
 def test_a_reload_with_a_larger_budget_lets_it_in() -> None:
     driver = driver_with(a=6, b=6)
     serve(driver, "a")

@@ -344,6 +344,25 @@ def test_a_model_that_waits_for_room_does_not_keep_replicas_of_another_from_load
     assert names(driver) == {"a": "ready", "a#2": "starting", "z": "stopped"}
 
 
+def test_a_reload_that_takes_away_the_failed_replica_forgives_the_model() -> None:
+    driver = with_memory(a=30, b=50)
+    driver.ask(Goal.LOAD, "a")
+    driver.ready("a")
+    driver.ready("a#2")
+    driver.ends("a#3", code=65)
+    first, _ = driver.lease("a"), driver.lease("a")
+    driver.release(first)
+    driver.lease("b")
+    assert terminated(driver) == ["a"]
+    driver.ends("a", code=0)
+    driver.ends("a#2", code=65)
+    assert driver.model("a").state.value == "failed"
+    driver.send(PresetsChanged({"a": preset("a", max_concurrency=1), "b": preset("b")}, {}, driver.policy))
+    assert model_status(driver.fleet, driver.model("a"), 0.0)["state"] == "stopped"
+    driver.lease("a")
+    assert not driver.refused()
+
+
 def test_the_picture_of_a_model_with_replicas() -> None:
     driver = all_ready(three())
     driver.release(driver.lease("a"))
