@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +61,12 @@ class Watch:
     def state(self, to: str) -> Message:
         """The next event that leads to a state."""
         return self.next(lambda event: event["kind"] == "state" and event["to"] == to and event["from"] != to)
+
+    def state_of_each(self, to: str, names: Iterable[str]) -> None:
+        """Wait until every one of these models has come to a state; the web tier's events are not theirs."""
+        missing = set(names)
+        while missing:
+            missing.discard(self.state(to)["model"])
 
     def text(self, part: str) -> Message:
         """The next event whose text holds `part`."""

@@ -219,13 +219,13 @@ def test_an_idle_supervisor_sleeps(supervisors: type[Supervisor]) -> None:
 
 def test_a_stop_of_many_at_once(supervisors: type[Supervisor]) -> None:
     supervisor = supervisors().start()
-    for number in range(20):
-        supervisor.add(f"m{number}", reload=number == 19, stop_timeout="10s")
+    names = [f"m{number}" for number in range(20)]
+    for name in names:
+        supervisor.add(name, reload=name == names[-1], stop_timeout="10s")
     watch = supervisor.watch()
-    for number in range(20):
-        supervisor.call("load", model=f"m{number}")
-    for _ in range(20):
-        watch.next(lambda event: event["to"] == "ready" and event["model"] != "@web")
+    for name in names:
+        supervisor.call("load", model=name)
+    watch.state_of_each("ready", names)
     assert supervisor.stop() == 0
 
 

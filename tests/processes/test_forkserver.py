@@ -252,9 +252,7 @@ def test_it_dies_or_hangs_while_it_is_asked(forking: Start, end: str) -> None:
         supervisor.call("load", model=name)
     if end == "kill":
         os.kill(first, signal.SIGKILL)
-    watch = supervisor.watch()
-    for _ in range(3):
-        watch.state("ready")
+    supervisor.watch().state_of_each("ready", "mno")
     assert not [pid for pid in model_pids(supervisor) if is_forked(pid)]
     says(
         supervisor, "forkserver killed by SIGKILL;" if end == "kill" else "forkserver killed, as it did not fork within"
@@ -374,8 +372,7 @@ def test_a_burst_of_loads(forking: Start) -> None:
     for name in names:
         supervisor.call("load", model=name)
     os.kill(first, signal.SIGCONT)
-    for _ in names:
-        watch.state("ready")
+    watch.state_of_each("ready", names)
     forked = [is_forked(pid) for pid in model_pids(supervisor)]
     assert len(forked) == 40
     assert True in forked and False in forked
