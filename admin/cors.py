@@ -38,7 +38,8 @@ class Cors:
         """PEP 3333."""
         try:
             refuse_foreign_names(environ, self._origins)
-            if is_for_pages(environ) and not _is_upstream(environ):
+            # Flask would take "//ui" for "/ui", which is_dashboard does not.
+            if environ["PATH_INFO"].startswith("//") or (is_for_pages(environ) and not _is_upstream(environ)):
                 raise Refused("File Not Found", status=404, error_type="not_found_error")
             if is_dashboard(environ["PATH_INFO"]):
                 return self._inner(environ, start_response)
