@@ -13,37 +13,44 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
-def create_app(runtime_dir: str | None = None) -> Flask:
-    """The WSGI application; wiring only. `runtime_dir` (default: $LLAMA_ROUTER_RUNTIME_DIR) holds the control socket.
+def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> Flask:
+    """The WSGI application; wiring only. `runtime_dir` (default: $LLAMA_ROUTER_RUNTIME_DIR) holds the control socket,
+    `state_dir` (default: $LLAMA_ROUTER_STATE_DIR) what outlives a restart.
 
-    Raises KeyError when neither is given.
+    Raises KeyError when one is given in neither way.
     """
     import os
 
     from flask import Flask
 
-    from admin import dashboard, handlers, models, props, streams
+    from admin import dashboard, handlers, metrics, models, props, streams
+    from admin.activity import Activity
     from admin.cors import Cors
     from admin.leases import Leases
     from admin.origin import LOCALHOST, Origins
     from admin.passthrough import Names
     from admin.proxy import Proxy
+    from admin.sampling import Sampling
 
     here = Path(__file__).parent
     inside = here / "templates"  # the wheel carries them inside the package, a checkout beside it
     app = Flask(__name__, template_folder=str(inside if inside.is_dir() else here.parent / "templates"))
     app.config["RUNTIME_DIR"] = Path(runtime_dir or os.environ["LLAMA_ROUTER_RUNTIME_DIR"])
+    app.config["STATE_DIR"] = Path(state_dir or os.environ["LLAMA_ROUTER_STATE_DIR"])
+    app.config["ORIGINS"] = origins = Origins(os.environ.get("LLAMA_ROUTER_CORS_ORIGINS", LOCALHOST))
     app.config["MAX_CONTENT_LENGTH"] = models.MAX_BODY
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False  # else an API path with "//" is answered with an HTML redirect
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
     app.register_blueprint(models.blueprint)
     app.register_blueprint(props.blueprint)
-    app.register_blueprint(dashboard.blueprint)
+    app.register_blueprint(metrics.blueprint)
+    activity = app.extensions["activity"] = Activity(app.config["STATE_DIR"])
+    dashboard.register(app)
     app.register_blueprint(streams.blueprint)
     handlers.register(app)
     runtime = app.config["RUNTIME_DIR"]
-    origins = Origins(os.environ.get("LLAMA_ROUTER_CORS_ORIGINS", LOCALHOST))
-    proxy = Proxy(app.wsgi_app, Leases(runtime), Names(runtime), origins)
+    sampling = Sampling(app.config["STATE_DIR"], activity)
+    proxy = Proxy(app.wsgi_app, Leases(runtime), Names(runtime), origins, activity, sampling)
     app.wsgi_app = Cors(proxy, origins)  # type: ignore[method-assign]
     return app

@@ -1,22 +1,23 @@
 """Reading request bodies: bounded, whole or not at all, and the one thing the router wants of them, "model".
 
 A JSON body costs no more memory than its bytes, whatever it holds: no other part of its document is ever built. Any
-other body lies in a temporary file from SPOOL bytes on.
+other body lies in a temporary file from FREE bytes on.
 """
 
 from __future__ import annotations
 
 import codecs
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import gevent
 import msgspec
 
 from admin.connection import ClientGone
-from admin.errors import Unreadable, invalid, log, missing_model
+from admin.errors import EMPTY, Unreadable, invalid, log, missing_model
+from admin.turns import Turns
 
 if TYPE_CHECKING:
     from tempfile import SpooledTemporaryFile
@@ -25,34 +26,54 @@ if TYPE_CHECKING:
 MAX_MODEL_NAME = 1024  # characters; far above any preset's, far below a control message's limit
 MAX_ESCAPED_NAME = 12 * MAX_MODEL_NAME + 2  # bytes; a character is two escapes of six bytes at most, then the quotes
 PIECE = 1024 * 1024
-SPOOL = 4 * PIECE
 
-# What the bodies of all requests of a worker may take together, each one's first FREE bytes not counted: clients that
-# hoard large bodies keep nobody from asking small questions.
+# What the bodies of all requests of a worker may take together, in memory and in temporary files, each one's first FREE
+# bytes not counted: clients that hoard large bodies keep nobody from asking small questions.
 MAX_TOGETHER = 1024 * 1024 * 1024
+MAX_ON_DISK = 8 * MAX_TOGETHER  # and as much as is left free there
 FREE = 64 * 1024
 FULL_RETRY_SECONDS = 5.0
 
 
+class Room:
+    """What there is for large bodies, and how much of it they take `together`, in bytes."""
+
+    def __init__(self, size: Callable[[], int]) -> None:
+        self.size = size
+        self.together = 0
+
+
 class Share:
-    """How much of MAX_TOGETHER one body takes."""
+    """How much of a room one body takes."""
 
-    together = 0
-
-    def __init__(self) -> None:
+    def __init__(self, room: Room) -> None:
+        self._room = room
         self._taken = 0
 
     def check(self, size: int) -> None:
         """Raise Unreadable (503) when there is no room for this body to become `size` bytes."""
-        if Share.together - self._taken + size - FREE > MAX_TOGETHER:
+        others = self._room.together - self._taken
+        if size > FREE and others + size - FREE > self._room.size():
             message = "the large bodies of other requests leave no room for this one"
             raise Unreadable(503, message, retry_after=FULL_RETRY_SECONDS)
 
     def take(self, size: int) -> None:
         """The body has `size` bytes now."""
         taken = max(0, size - FREE)
-        Share.together += taken - self._taken
+        self._room.together += taken - self._taken
         self._taken = taken
+
+
+def _room_on_disk() -> int:
+    try:
+        found = os.statvfs(tempfile.gettempdir())
+    except OSError:
+        return MAX_ON_DISK  # writing then says what is wrong
+    return min(MAX_ON_DISK, (found.f_bavail * found.f_frsize + DISK.together) // 2)
+
+
+MEMORY = Room(lambda: MAX_TOGETHER)
+DISK = Room(_room_on_disk)
 
 
 @contextmanager
@@ -61,7 +82,7 @@ def request_body(environ: WSGIEnvironment, limit: int) -> Iterator[bytearray]:
 
     Raises Unreadable (413, 408, 503), or ClientGone when it ends early.
     """
-    share = Share()
+    share = Share(MEMORY)
     body = bytearray()
     try:
         for piece in _pieces(environ, limit, share):
@@ -75,23 +96,33 @@ def request_body(environ: WSGIEnvironment, limit: int) -> Iterator[bytearray]:
 
 @contextmanager
 def spooled_body(environ: WSGIEnvironment, limit: int, look: Callable[[bytes], None]) -> Iterator[Spool]:
-    """The whole request body in a file that is gone when the block ends; `look` is shown each piece that arrives.
+    """The whole request body in a file that is gone when the block ends; `look` is shown each piece that arrives. It
+    counts against MAX_ON_DISK until then.
 
     Raises Unreadable (413, 408, 503), or ClientGone when it ends early, and what `look` raises.
     """
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL) as file:
-        spool = Spool(file)
-        for piece in _pieces(environ, limit, None):
-            check_size(spool.length + len(piece), limit, None)
-            look(piece)
-            try:
-                file.write(piece)
-            except OSError as error:
-                log.error("cannot keep a request body of more than %d bytes: %s", SPOOL, error)
-                message = "there is no room for this request's body"
-                raise Unreadable(503, message, retry_after=FULL_RETRY_SECONDS) from None
-            spool.length += len(piece)
-        yield spool
+    share = Share(DISK)
+    try:
+        with tempfile.SpooledTemporaryFile(max_size=FREE) as file:
+            spool = Spool(file)
+            for piece in _pieces(environ, limit, share):
+                check_size(spool.length + len(piece), limit, share)
+                look(piece)
+                _write(file, piece)
+                spool.length += len(piece)
+                share.take(spool.length)
+            yield spool
+    finally:
+        share.take(0)
+
+
+def _write(file: SpooledTemporaryFile[bytes], piece: bytes) -> None:
+    try:
+        file.write(piece)
+    except OSError as error:
+        log.error("cannot keep a request body of more than %d bytes: %s", FREE, error)
+        message = "there is no room for this request's body"
+        raise Unreadable(503, message, retry_after=FULL_RETRY_SECONDS) from None
 
 
 class Spool:
@@ -107,7 +138,7 @@ class Spool:
             yield piece
 
 
-def _pieces(environ: WSGIEnvironment, limit: int, share: Share | None) -> Iterator[bytes]:
+def _pieces(environ: WSGIEnvironment, limit: int, share: Share) -> Iterator[bytes]:
     """A body as it arrives. Raises Unreadable before any of it is read if its length is too large already."""
     declared = environ.get("CONTENT_LENGTH") or ""
     length = int(declared) if declared.isdecimal() else None
@@ -125,12 +156,11 @@ def _pieces(environ: WSGIEnvironment, limit: int, share: Share | None) -> Iterat
         raise ClientGone
 
 
-def check_size(size: int, limit: int, share: Share | None) -> None:
-    """Raise Unreadable when a body of `size` bytes is too large: for itself (413), or in memory with others (503)."""
+def check_size(size: int, limit: int, share: Share) -> None:
+    """Raise Unreadable when a body of `size` bytes is too large: for itself (413), or together with others (503)."""
     if size > limit:
         raise Unreadable(413, f"the request body is larger than {limit} bytes")
-    if share is not None:
-        share.check(size)
+    share.check(size)
 
 
 def _piece(environ: WSGIEnvironment, size: int) -> bytes:
@@ -138,8 +168,6 @@ def _piece(environ: WSGIEnvironment, size: int) -> bytes:
         piece: bytes = environ["wsgi.input"].read(size)
     except TimeoutError:
         raise Unreadable(408, "the request body did not arrive in time") from None
-    if len(piece) == PIECE:
-        gevent.sleep(0)  # reading waits only for what has not arrived, so a fast sender would hold up everybody
     return piece
 
 
@@ -159,6 +187,8 @@ def model_of(body: bytes | bytearray) -> str | None:
 
     `body` must be one JSON object (RFC 8259), in UTF-8 throughout. A string with half a surrogate pair is none.
     """
+    if not body or body.isspace():
+        raise invalid(EMPTY)
     try:
         check_utf8(body)
         found = memoryview(_decoder.decode(body).model)
@@ -185,12 +215,11 @@ def check_utf8(body: bytes | bytearray) -> None:
     """
     if body.isascii():
         return
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder, turns = codecs.getincrementaldecoder("utf-8")(), Turns()
     try:
         for start in range(0, len(body), PIECE):
             decoder.decode(body[start : start + PIECE])
-            if len(body) > PIECE:
-                gevent.sleep(0)
+            turns.next()
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: {error.reason}") from None

@@ -23,12 +23,14 @@ UPSTREAM_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 FIELD_NAMES = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z, ]{1,2000}")
 EXPOSED = "X-Request-Id, Retry-After"
 MAX_AGE_SECONDS = 600
+NO_WEBSOCKET = "llama-router speaks no WebSocket; ask over HTTP"
 
 Headers = list[tuple[str, str]]
 
 
 class Cors:
-    """In front of everything: refuses names of elsewhere, answers OPTIONS, and marks answers that a page may read."""
+    """In front of everything: refuses names of elsewhere and WebSockets, answers OPTIONS, and marks answers that a page
+    may read."""
 
     def __init__(self, inner: WSGIApplication, origins: Origins) -> None:
         self._inner = inner
@@ -38,10 +40,15 @@ class Cors:
         """PEP 3333."""
         try:
             refuse_foreign_names(environ, self._origins)
+            environ["PATH_INFO"] = environ["PATH_INFO"] or "/"  # RFC 9110 §4.2.3: http://host is http://host/
+            if environ.get("HTTP_UPGRADE", "").strip().lower() == "websocket":
+                raise Refused(NO_WEBSOCKET, status=501, error_type=errors.SERVER)
             # Flask would take "//ui" for "/ui", which is_dashboard does not.
             if environ["PATH_INFO"].startswith("//") or (is_for_pages(environ) and not _is_upstream(environ)):
-                raise Refused("File Not Found", status=404, error_type="not_found_error")
+                raise _not_found()
             if is_dashboard(environ["PATH_INFO"]):
+                if environ["REQUEST_METHOD"] == "OPTIONS":
+                    raise _not_found()
                 return self._inner(environ, start_response)
             if environ["REQUEST_METHOD"] == "OPTIONS" and not _is_for_upstream(environ):
                 return self._options(environ, start_response)
@@ -88,6 +95,10 @@ def _is_upstream(environ: WSGIEnvironment) -> bool:
 def _is_for_upstream(environ: WSGIEnvironment) -> bool:
     """A model server's own OPTIONS, which no browser sends by itself."""
     return _is_upstream(environ) and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" not in environ
+
+
+def _not_found() -> Refused:
+    return Refused("File Not Found", status=404, error_type="not_found_error")
 
 
 def _marking(start_response: StartResponse, added: Headers) -> StartResponse:

@@ -25,12 +25,14 @@ log = logging.getLogger("gunicorn.error.admin")
 INVALID = "invalid_request_error"
 SERVER = "server_error"
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+EMPTY = "cannot use the request body: it is empty, and must be a JSON object"
 AWAY = "llama-router's supervisor is not answering"
 AWAY_RETRY_SECONDS = 1.0
 
 
 class Unreadable(Exception):
-    """A request whose body was not read to its end: worker.py answers it with `status` and closes the connection.
+    """A request after which the connection is of no use, such as one whose body was not read to its end: worker.py
+    answers it with `status` and closes the connection.
 
     Raised through Flask and gunicorn: a WSGI application has no other way to have a connection closed.
     `retry_after` is in seconds.

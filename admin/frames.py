@@ -4,7 +4,7 @@
     data: {"model":"qwen","event":"status_change","data":{"status":"loading","progress":{…}}}    it goes on
     data: {"model":"qwen","event":"status_change","data":{"status":"loaded","info":{…}}}
     data: {"model":"qwen","event":"status_change","data":{"status":"unloaded","exit_code":0}}
-    data: {"model":"qwen","event":"status_change","data":{"status":"sleeping"}}                  and "loaded" after it
+    data: {"model":"qwen","event":"status_change","data":{"status":"sleeping"}}                then "loading", "loaded"
     data: {"model":"*","event":"models_reload"}
     data: {"model":"qwen","event":"model_remove"}
 
@@ -61,7 +61,8 @@ class Frames:
     def _state(self, name: str, event: Json) -> list[bytes]:
         states = self._states.setdefault(name, {})
         replica = event.get("instance") or name
-        if states.get(replica) != "sleeping" or event["from"] != "ready":
+        slept = event["from"] == "ready" and states.get(replica) in ("sleeping", "waking")
+        if not slept:
             states[replica] = event["from"]
         before, loads_already = foremost(states.values()), "starting" in states.values()
         states[replica] = state(event["to"], event)
@@ -70,19 +71,18 @@ class Frames:
         if after == "loading" and event["to"] == "starting" and not loads_already:
             frames.append(frame(name, "model_status", {"status": after}))
         elif after != before:
-            frames.append(frame(name, "status_change", self._change(name, after, before, event)))
+            frames.append(frame(name, "status_change", self._change(name, after, slept, before, event)))
         if name in self._removed and set(states.values()) <= {"stopped", "failed"}:
             self._removed.discard(name)
             del self._states[name]
             frames.append(frame(name, "model_remove"))
         return frames
 
-    def _change(self, name: str, after: str, before: str, event: Json) -> Json:
+    def _change(self, name: str, after: str, slept: bool, before: str, event: Json) -> Json:
         if after == "unloaded":
-            was_loaded = before in ("loaded", "sleeping")
+            was_loaded = slept or before in ("loaded", "sleeping")
             return {"status": after, "exit_code": exit_code_of_end(event["reason"], was_loaded=was_loaded)}
-        loaded_now = after == "loaded" and before != "sleeping"
-        return {"status": after, "info": self._info(name)} if loaded_now else {"status": after}
+        return {"status": after, "info": self._info(name)} if after == "loaded" and not slept else {"status": after}
 
 
 def frame(model: str, event: str, data: Json | None = None) -> bytes:

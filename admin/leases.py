@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from admin.figures import Passing
 from admin.rewriting import Rewriting
 from admin.upstream import UpstreamDied
 from supervisor.client import Client
@@ -32,6 +33,7 @@ class Lease:
     """A granted lease; leaving its `with` block gives it back, once, with the figures of its request.
 
     `backend` is the preset's, None for one that is not told; `rewriting` is what the preset changes in bodies.
+    `passed` is what went to the client of the body.
 
     `figures`: status (HTTP, or None), bytes (of body sent to the client), first_byte and duration (seconds since the
     lease was granted; first_byte None if none came), ended ("complete", "client_gone" or "upstream_died").
@@ -46,18 +48,14 @@ class Lease:
         self._pool = pool
         self._client = client
         self._granted = time.monotonic()
-        self._status: int | None = None
-        self._bytes = 0
-        self._first_byte: float | None = None
+        self.status: int | None = None
+        self.first_byte: float | None = None
+        self.passed = Passing()
 
     def answered(self, status: int) -> None:
         """The first byte of the body, or its end, is there."""
-        self._status = status
-        self._first_byte = self._elapsed()
-
-    def count(self, size: int) -> None:
-        """`size` bytes of the body went to the client."""
-        self._bytes += size
+        self.status = status
+        self.first_byte = self._elapsed()
 
     def _elapsed(self) -> float:
         return round(time.monotonic() - self._granted, 6)
@@ -74,9 +72,9 @@ class Lease:
         elif issubclass(kind, UpstreamDied):
             ended = "upstream_died"
         figures = {
-            "status": self._status,
-            "bytes": self._bytes,
-            "first_byte": self._first_byte,
+            "status": self.status,
+            "bytes": self.passed.size,
+            "first_byte": self.first_byte,
             "duration": self._elapsed(),
             "ended": ended,
         }

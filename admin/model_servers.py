@@ -63,21 +63,29 @@ class ModelServers:
 def get(address: str, path: str) -> Json:
     """The JSON object that a model server answers with. Raises OSError, HTTPException, ValueError or
     RecursionError."""
+    answer = json.loads(get_text(address, path, MAX_ANSWER, ASK_SECONDS))
+    if not isinstance(answer, dict):
+        raise ValueError(f"{address} does not answer {path} with an object")
+    return answer
+
+
+def get_text(address: str, path: str, most: int, seconds: float) -> str:
+    """At most `most` bytes of what a model server answers. Raises OSError, HTTPException, or ValueError for another
+    status than 200."""
     kind, _, place = address.partition(":")
-    connection = HTTPConnection("localhost" if kind == "unix" else place, timeout=ASK_SECONDS)
+    connection = HTTPConnection("localhost" if kind == "unix" else place, timeout=seconds)
     try:
-        with gevent.Timeout(ASK_SECONDS, TimeoutError()):
+        with gevent.Timeout(seconds, TimeoutError()):
             if kind == "unix":
                 connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 connection.sock.connect(place)
             connection.request("GET", path)
             response = connection.getresponse()
-            answer = json.loads(response.read(MAX_ANSWER)) if response.status == 200 else None
+            if response.status != 200:
+                raise ValueError(f"{address} answers {path} with {response.status}")
+            return response.read(most).decode(errors="replace")
     finally:
         connection.close()
-    if not isinstance(answer, dict):
-        raise ValueError(f"{address} does not answer {path} with an object")
-    return answer
 
 
 def _may_tell(model: Json) -> bool:

@@ -17,13 +17,14 @@ from flask import Blueprint, Response, current_app, request
 from admin.body import request_body
 from admin.connection import watch
 from admin.entries import Entries
-from admin.errors import invalid, type_of
+from admin.errors import EMPTY, invalid, type_of
 from admin.feed import Feed, Watcher
+from admin.followers import endless
 from admin.origin import refuse_foreign_pages
 from admin.supervision import ANSWER_SECONDS, ask, status
 from supervisor.errors import Refused
 
-blueprint = Blueprint("models", __name__)
+blueprint = Blueprint("models_api", __name__)
 
 MAX_BODY = 64 * 1024
 HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -71,6 +72,7 @@ def get_model(name: str) -> Json:
 
 @blueprint.get("/models/sse")
 @blueprint.get("/v1/models/sse")
+@endless
 def watch_models() -> Response:
     """Server-sent events without an end, see frames.py. Raises NotRunning, ProtocolError or Refused."""
     headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", "Cache-Control": "no-store"}
@@ -148,6 +150,8 @@ def order(op: str, unknown: int) -> Json:
 def named(body: bytes | bytearray) -> str | None:
     """The "model" of a body; None where it is no string or empty, or the body no object: llama-server then takes it
     for a name that it does not know. Raises Refused (400) for a body that is no JSON."""
+    if not body or body.isspace():
+        raise invalid(EMPTY)
     try:
         document = json.loads(bytes(body).decode())
     except (ValueError, RecursionError) as error:

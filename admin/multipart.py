@@ -12,6 +12,7 @@ from werkzeug.http import parse_options_header
 
 from admin.body import MAX_MODEL_NAME
 from admin.errors import invalid, missing_model
+from admin.turns import Turns
 from supervisor.errors import Refused
 
 FORM = "multipart/form-data"
@@ -19,10 +20,10 @@ FIELD = "model"
 MAX_PARTS = 1000
 MAX_HEAD = 16 * 1024  # bytes of a part's headers
 MAX_NAME_BYTES = 4 * MAX_MODEL_NAME
-MAX_PADDING = 128  # bytes of white space behind a boundary
+MAX_PADDING = 128  # bytes of white space behind a boundary, the line's end included
 
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")  # RFC 2046 §5.1.1
-_LINE_END = re.compile(rb"[ \t]*\r\n")
+_BEHIND = rb"(?:(--)|[ \t]{0,%d}\r\n)" % (MAX_PADDING - 2)
 _DISPOSITION = re.compile(rb"\r\ncontent-disposition:([^\r\n]*)", re.IGNORECASE)
 
 
@@ -39,6 +40,7 @@ class ModelField:
         if not _BOUNDARY.fullmatch(boundary):
             raise _unreadable("its Content-Type names no boundary")
         self._delimiter = b"\r\n--" + boundary.encode()
+        self._boundary = re.compile(re.escape(self._delimiter) + _BEHIND)
         self._buffer = bytearray(b"\r\n")  # the first boundary may be the first line
         self._step = self._read_data
         self._parts = 0
@@ -47,10 +49,11 @@ class ModelField:
         self._ended = False
 
     def feed(self, piece: bytes) -> None:
-        """More of the form."""
+        """More of the form. Others are served between its parts."""
         self._buffer += piece
+        turns = Turns()
         while self._step():
-            pass
+            turns.next()
 
     def model(self) -> str | None:
         """At the end of the form: the model it names, None if it names none."""
@@ -68,23 +71,23 @@ class ModelField:
         return model or None
 
     def _read_data(self) -> bool:
-        """Up to the next boundary, or as far as none can begin."""
-        at = self._buffer.find(self._delimiter)
-        self._take(at if at >= 0 else max(0, len(self._buffer) - len(self._delimiter)))
-        if at < 0:
+        """Up to the next boundary, or as far as none can begin.
+
+        What looks like one is passed over by one search, however much of it there is.
+        """
+        match = self._boundary.search(self._buffer, max(0, self._buffer.find(self._delimiter)))
+        if match is None:
+            self._take(max(0, len(self._buffer) - len(self._delimiter) - MAX_PADDING))
             return False
-        behind = bytes(self._buffer[len(self._delimiter) :][:MAX_PADDING])
-        if behind.startswith(b"--"):
+        start, end = match.span()
+        self._take(start)
+        if match.lastindex:
             self._ended = True
             self._step = self._read_rest
-        elif match := _LINE_END.match(behind):
-            # The line's end stays: it begins the first header, or the empty line if there is none.
-            del self._buffer[: len(self._delimiter) + match.end() - 2]
-            self._step = self._read_head
-        elif len(behind) < MAX_PADDING and not behind.strip(b" \t\r-"):
-            return False  # there is more to come of this line
         else:
-            self._take(1)  # a boundary's beginning, and no boundary
+            # The line's end stays: it begins the first header, or the empty line if there is none.
+            del self._buffer[: end - start - 2]
+            self._step = self._read_head
         return True
 
     def _read_head(self) -> bool:

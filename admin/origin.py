@@ -8,6 +8,7 @@ dashboard: they get an origin of their own, see PAGES.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -76,8 +77,20 @@ def refuse_foreign_names(environ: WSGIEnvironment, origins: Origins) -> None:
     """Raise Refused (403) for a request to a loopback address that was given a name of elsewhere (DNS rebinding)."""
     host = environ.get("HTTP_HOST", "")
     if not origins.know(host) and _is_loopback(environ):
-        message = f"{host!r} is no name of this machine; if it is a reverse proxy's, list it in web.cors_origins"
-        raise _refused(f"{message} as https://{host}")
+        raise _unknown_name(host)
+
+
+def refuse_strange_names(environ: WSGIEnvironment, origins: Origins) -> None:
+    """As refuse_foreign_names, at whatever address: for the pages that people sign in to.
+
+    On a local network, too, a page of elsewhere could be of the same origin, and try passwords. This machine's own
+    name is none of elsewhere, even with a dot.
+    """
+    host = environ.get("HTTP_HOST", "")
+    if not (origins.know(host) or _without_port(host).lower() == os.uname().nodename.lower()) and _came_over_tcp(
+        environ
+    ):
+        raise _unknown_name(host)
 
 
 def is_foreign(environ: WSGIEnvironment) -> bool:
@@ -127,10 +140,19 @@ def _is_own(url: str, environ: WSGIEnvironment) -> bool:
 
 
 def _is_loopback(environ: WSGIEnvironment) -> bool:
-    """Whether the connection came in at a loopback address; one on a UNIX socket is not a browser's."""
+    """Whether the connection came in at a loopback address."""
+    return _own_address(environ).removeprefix("::ffff:").startswith(("127.", "::1"))
+
+
+def _came_over_tcp(environ: WSGIEnvironment) -> bool:
+    """Whether it did not on a UNIX socket, which no browser can use."""
+    return _own_address(environ) != ""
+
+
+def _own_address(environ: WSGIEnvironment) -> str:
     client = environ.get("gunicorn.socket")
     address = client.getsockname() if client is not None else ""
-    return isinstance(address, tuple) and address[0].removeprefix("::ffff:").startswith(("127.", "::1"))
+    return str(address[0]) if isinstance(address, tuple) else ""
 
 
 def _plain(origin: str) -> str:
@@ -145,6 +167,11 @@ def _without_port(host: str) -> str:
 
 def _port(host: str) -> str:
     return host[len(_without_port(host)) :]
+
+
+def _unknown_name(host: str) -> Refused:
+    message = f"{host!r} is no name of this machine; if it is a reverse proxy's, list it in web.cors_origins"
+    return _refused(f"{message} as https://{host}")
 
 
 def _refused(message: str) -> Refused:

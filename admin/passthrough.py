@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from supervisor.client import Client
+from supervisor.errors import Refused
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -35,7 +36,12 @@ class Names:
         self._until = 0.0
 
     def split(self, path: str) -> tuple[str, str, str]:
-        """See `split`. Raises NotRunning or ProtocolError."""
+        """See `split`. Raises NotRunning or ProtocolError, or Refused (404) for a path that names no model.
+
+        Such as one whose PREFIX is written otherwise: what it takes of the path could not be told from the rest.
+        """
+        if not path.startswith(PREFIX) or path[len(PREFIX) :].startswith("/") or path == PREFIX:
+            raise Refused("File Not Found", status=404, error_type="not_found_error")
         if time.monotonic() < self._until:
             found = split(path, self._known)
             if found[0] in self._known:

@@ -5,8 +5,8 @@ A WSGI application before Flask's, because this path is the busy one. What it pr
 1. A JSON body's original bytes are forwarded, unless the preset changes them; they are scanned once, to check them and
    to find "model". Other bodies are forwarded as they are.
 2. Nothing is sent to the client before the first byte of the answer's body. A server that dies until then costs the
-   request one retry on another launch; after that, an event stream ends with an error event and any other answer is
-   broken off, never silently short.
+   request one retry on another launch, one whose answer is no HTTP none; after that, an event stream ends with an
+   error event and any other answer is broken off, never silently short.
 3. The lease is given back exactly once, and a client that hangs up is noticed in every phase.
 """
 
@@ -15,22 +15,24 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 from gevent import GreenletExit
 
 from admin import errors, routes
-from admin.body import model_of, request_body, spooled_body
+from admin.activity import Activity
+from admin.body import spooled_body
 from admin.connection import watch
 from admin.leases import Lease, Leases, Wish
-from admin.multipart import ModelField, is_form
 from admin.origin import Origins, is_foreign, is_visit, refuse_pages, refuse_visits
-from admin.passthrough import PREFIX, QUERY_CHARACTERS, Names, raw_path
+from admin.passthrough import PREFIX, Names, raw_path
+from admin.posted import MAX_BODY, autoload_of, model_in, query_of, reader_of
+from admin.recording import COMPLETE, CUT_SHORT, UPSTREAM_DIED, Recording
 from admin.relay import HOST, Carried, Reply, relay
-from admin.upstream import Body, Connections, Headers, UpstreamDied, end_to_end
+from admin.sampling import Sampling
+from admin.upstream import Body, Connections, Headers, NotHttp, UpstreamDied, end_to_end
 from admin.who import who
 from supervisor.errors import NotRunning, ProtocolError, Refused
 
@@ -39,10 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gunicorn.error.admin")
 
-MAX_BODY = 256 * 1024 * 1024
 ATTEMPTS = 2
 STOPPED = "llama-router was stopped before this answer was complete"
-NO_WEBSOCKET = "llama-router forwards no WebSocket; ask over HTTP"
 
 # RFC 9110 §9.2.2. What the API's POST computes leaves nothing behind; of /upstream's nobody knows.
 IDEMPOTENT = frozenset(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
@@ -52,7 +52,10 @@ OWN_WITHOUT_MODEL = frozenset(["/props", "/metrics"])
 
 # Credentials are for llama-router alone; the others describe the client's connection or are set anew.
 NOT_FORWARDED = frozenset(
-    ["host", "authorization", "x-api-key", "cookie", "content-length", "content-type", "expect", "x-request-id"]
+    [
+        *("authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"),
+        *("host", "content-length", "content-type", "expect", "x-request-id"),
+    ]
 )
 # With it llama-server goes on generating when the connection ends, for a client that asks for the rest: by then the
 # lease is given back, and another replica may be asked. Without it there is nothing to resume, as streams.py says.
@@ -63,11 +66,21 @@ REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 class Proxy:
     """Serves routes.find's and /upstream; passes every other path on to `inner`."""
 
-    def __init__(self, inner: WSGIApplication, leases: Leases, names: Names, origins: Origins) -> None:
+    def __init__(
+        self,
+        inner: WSGIApplication,
+        leases: Leases,
+        names: Names,
+        origins: Origins,
+        activity: Activity,
+        sampling: Sampling,
+    ) -> None:
         self._inner = inner
         self._leases = leases
         self._names = names
         self._origins = origins
+        self._activity = activity
+        self._sampling = sampling
         self._connections = Connections()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -79,6 +92,15 @@ class Proxy:
         given = environ.get("HTTP_X_REQUEST_ID", "")
         reply = Reply(environ, start_response, given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
         try:
+            return self._answer(environ, start_response, route, reply)
+        finally:
+            if not reply.recording.is_own:
+                self._activity.add(reply.recording.finish(routes.label(route)))
+
+    def _answer(
+        self, environ: WSGIEnvironment, start_response: StartResponse, route: routes.Route | None, reply: Reply
+    ) -> Iterable[bytes]:
+        try:
             check(environ, route, self._origins)
             if route is None:
                 return self._pass_through(environ, reply)
@@ -86,6 +108,7 @@ class Proxy:
                 return self._post(environ, route, reply)
             model = model_in(environ["QUERY_STRING"])
             if model is None and route.name in OWN_WITHOUT_MODEL:
+                reply.recording.is_own = True
                 return self._inner(environ, start_response)
             return self._get(environ, route, model, reply)
         except NotAllowed as refusal:
@@ -102,8 +125,7 @@ class Proxy:
         return self._serve(environ, model, carried, reply)
 
     def _post(self, environ: WSGIEnvironment, route: routes.Route, reply: Reply) -> Iterable[bytes]:
-        read = form if is_form(environ.get("CONTENT_TYPE", "")) else document
-        with read(environ) as (model, kind, body):
+        with reader_of(environ, route)(environ) as (model, kind, body):
             headers = [*forwarded_headers(environ, reply.request_id, NOT_FORWARDED | NOT_FOR_THE_API), kind]
             return self._serve(environ, model, Carried("POST", target_of(environ, route), headers, body), reply)
 
@@ -133,31 +155,42 @@ class Proxy:
             try:
                 return self._forward(wish, request, reply)
             except GreenletExit:  # the grace period is over; worker.py leaves a moment for these words
+                reply.recording.ended = CUT_SHORT
                 if reply.started:
                     return reply.cut_short(503, STOPPED)
                 raise Refused(STOPPED, status=503, retry_after=errors.AWAY_RETRY_SECONDS) from None
 
     def _forward(self, wish: Wish, request: Carried, reply: Reply) -> Iterable[bytes]:
-        avoid = None
+        avoid, recording = None, reply.recording
+        recording.asked(wish)
+        self._sampling.wake()
         for _ in range(ATTEMPTS):
-            lease = self._lease(wish, avoid)
+            lease = self._lease(wish, avoid, recording)
             try:
                 with lease:
-                    return relay(lease, request, reply, self._connections)
+                    recording.granted(lease)
+                    answer = relay(lease, request, reply, self._connections)
+                recording.ended = COMPLETE
+                return answer
             except UpstreamDied as death:
+                recording.ended = UPSTREAM_DIED
                 broke = "request %s, model '%s', launch %s: its server broke off: %s"
                 log.warning(broke, reply.request_id, lease.model, lease.launch, death)
                 if reply.started:
-                    return reply.cut_short(502, f"model '{lease.model}': its server died while it was answering")
+                    return reply.cut_short(502, f"model '{lease.model}': its server {death.did} while it was answering")
+                if isinstance(death, NotHttp):
+                    message = f"model '{lease.model}': its server's answer is no HTTP: {death}"
+                    raise Refused(message, status=502) from None
                 if not request.again:
                     raise Refused(f"model '{lease.model}': its server died on this request", status=502) from None
                 avoid = lease.launch
         raise Refused(f"model '{lease.model}': its server died twice while serving this request", status=502)
 
-    def _lease(self, wish: Wish, avoid: Any) -> Lease:
+    def _lease(self, wish: Wish, avoid: Any, recording: Recording) -> Lease:
         try:
             return self._leases.acquire(wish, avoid)
         except Refused as refusal:
+            recording.refused(refusal)
             if wish.model is None and refusal.status < 500:  # no fallback is configured
                 raise errors.missing_model() from None
             raise
@@ -171,79 +204,20 @@ class NotAllowed(Refused):
         super().__init__(f"use {self.allow.replace(', ', ' or ')}", status=405, error_type=errors.INVALID)
 
 
-BodyOf = Callable[[Lease], Body | None]
-Read = tuple[str | None, tuple[str, str], BodyOf]
-
-
 def check(environ: WSGIEnvironment, route: routes.Route | None, origins: Origins) -> None:
-    """Raise Refused for a method, a page or a protocol that is not served; `route` None takes every method."""
+    """Raise Refused for a method or a page that is not served; `route` None takes every method."""
     if route is not None and environ["REQUEST_METHOD"] not in route.methods:
         raise NotAllowed(route.methods)
     if route is None:
         refuse_visits(environ)
     if route is not None or not is_visit(environ):
         refuse_pages(environ, origins)
-    if environ.get("HTTP_UPGRADE", "").strip().lower() == "websocket":
-        raise Refused(NO_WEBSOCKET, status=501, error_type=errors.SERVER)
-
-
-@contextmanager
-def document(environ: WSGIEnvironment) -> Iterator[Read]:
-    """A JSON body: its model, its Content-Type, and the body for a lease, changed if the preset wants that.
-
-    It is JSON, whatever the client calls it: curl -d says it is a form, and FastAPI believes that.
-    """
-    with request_body(environ, MAX_BODY) as received:
-
-        def body(lease: Lease) -> Body:
-            if lease.rewriting is None:
-                return Body(len(received), (received,))
-            pieces = lease.rewriting.apply(received)
-            return Body(sum(map(len, pieces)), pieces)
-
-        yield model_of(received), ("Content-Type", "application/json"), body
-
-
-@contextmanager
-def form(environ: WSGIEnvironment) -> Iterator[Read]:
-    """A multipart form, as `document`; no preset changes it."""
-    content_type = environ["CONTENT_TYPE"]
-    field = ModelField(content_type)
-    with spooled_body(environ, MAX_BODY, field.feed) as spool:
-        yield field.model(), ("Content-Type", content_type), lambda _: Body(spool.length, spool)
 
 
 def target_of(environ: WSGIEnvironment, route: routes.Route) -> Callable[[Lease], str]:
     """What is asked of the server of a lease; raises Refused (404) for one that lacks the route."""
     path, query = environ["PATH_INFO"], query_of(environ)
     return lambda lease: quote(route.target(path, lease.backend, lease.model), encoding="latin-1") + query
-
-
-def query_of(environ: WSGIEnvironment) -> str:
-    """The query with its "?", or ""."""
-    query = environ["QUERY_STRING"]
-    return f"?{quote(query, safe=QUERY_CHARACTERS, encoding='latin-1')}" if query else ""
-
-
-def model_in(query: str) -> str | None:
-    """?model=, None when it is missing or empty; the last one counts, as for llama-server."""
-    return _last(query, "model")
-
-
-def autoload_of(query: str) -> bool | None:
-    """?autoload= as llama-server reads it: true for "true" and "1" alone; None when it is missing or empty."""
-    value = _last(query, "autoload")
-    return None if value is None else value in ("true", "1")
-
-
-def _last(query: str, name: str) -> str | None:
-    if name not in query and "%" not in query:
-        return None
-    try:
-        values = parse_qs(query, encoding="utf-8", errors="replace", max_num_fields=1000).get(name)
-    except ValueError:
-        raise errors.invalid("cannot read the query: it has too many fields") from None
-    return values[-1] if values else None
 
 
 def forwarded_headers(environ: WSGIEnvironment, request_id: str, dropped: frozenset[str]) -> Headers:

@@ -1,7 +1,7 @@
 """The answer to one client, and carrying it from the model server, byte by byte as it comes.
 
 What speaks for a whole origin is taken out of a model server's answers, because that origin is the dashboard's too:
-cookies, CORS, and what a browser remembers of a site.
+cookies, CORS, what a browser remembers of a site or asks its user for; and what a reverse proxy would obey.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from admin.connection import abort
 from admin.failures import failure
 from admin.leases import Lease
 from admin.origin import is_for_pages
+from admin.recording import Recording
 from admin.upstream import Body, Connections, Headers, Upstream, end_to_end
 from supervisor.errors import Refused
 
@@ -37,7 +38,8 @@ NO_PAGE = [("Content-Security-Policy", "sandbox"), ("X-Content-Type-Options", "n
 NOT_RETURNED = frozenset(
     [
         *("x-request-id", "server", "date", "set-cookie", "set-cookie2", "clear-site-data", "service-worker-allowed"),
-        *("strict-transport-security", "alt-svc", "nel", "report-to"),
+        *("strict-transport-security", "alt-svc", "nel", "report-to", "accept-ch", "use-as-dictionary"),
+        *("www-authenticate", "set-login", "refresh", "x-accel-redirect", "x-sendfile"),
     ]
 )
 CORS = "access-control-"
@@ -66,6 +68,7 @@ class Reply:
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse, request_id: str) -> None:
         self.client: socket.socket | None = environ.get("gunicorn.socket")
         self.request_id = request_id
+        self.recording = Recording(environ, request_id)
         self.started = False
         self._environ = environ
         self._start_response = start_response
@@ -106,12 +109,14 @@ class Reply:
         if refusal.status >= 500:
             method, path = self._environ["REQUEST_METHOD"], self._environ["PATH_INFO"]
             log.warning("request %s, %s %.200r: %s", self.request_id, method, path, refusal)
+        self.recording.answered(refusal.status)
         return errors.answer(refusal, self._start_response, [*(extra or []), ("X-Request-Id", self.request_id)])
 
     def redirect(self, target: str) -> Iterable[bytes]:
         """Send the client to `target` on this server, with the same method."""
         headers = [("Location", target), ("Content-Length", "0"), ("X-Request-Id", self.request_id)]
         self._start_response("307 Temporary Redirect", headers)
+        self.recording.answered(307)
         return []
 
 
@@ -131,7 +136,7 @@ def relay(lease: Lease, request: Carried, reply: Reply, connections: Connections
         reply.start(status, reason, [(name, moved(name, value, request.prefix, hosts)) for name, value in fields])
         while data:
             reply.write(data)
-            lease.count(len(data))
+            lease.passed.add(data)
             data = upstream.read()
         return []
     finally:

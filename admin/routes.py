@@ -62,6 +62,13 @@ def find(path: str) -> Route | None:
     return route
 
 
+def label(route: Route | None) -> str:
+    """A path of which there are few: the route's name, "/slots" for each of them, "/upstream" for what is no route."""
+    if route is None:
+        return "/upstream"
+    return "/slots" if route.name.startswith("/slots/") else route.name
+
+
 def _table() -> dict[str, Route]:
     routes = [Route(name, POST, None) for name in _BOTH_FORMS]
     routes += [Route(name, POST, V1 + name) for name in _PREFIXED]

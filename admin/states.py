@@ -8,6 +8,7 @@ from typing import Any
 # (1) backoff: a restart is scheduled, so a request waits and is served, as while loading.
 # (2) stopping: it takes no more requests and may be loaded again. The process may live on for a moment: see detail.
 # (3) no state of the supervisor's, to which such a server is ready: it loads its model when it is asked something.
+# (4) likewise: it was asked, and loads.
 VALUES = {
     "stopped": "unloaded",
     "failed": "unloaded",
@@ -16,6 +17,7 @@ VALUES = {
     "ready": "loaded",
     "stopping": "unloaded",  # (2)
     "sleeping": "sleeping",  # (3)
+    "waking": "loading",  # (4)
 }
 EXIT_FAILURE = 1
 INTENDED = frozenset({"requested", "evicted", "idle", "preset_changed", "shutdown"})
@@ -29,8 +31,10 @@ def states_of(model: Json) -> dict[str, str]:
 
 
 def state(name: str, about: Mapping[str, Any]) -> str:
-    """The state of that name, unless a replica or an event says that it sleeps."""
-    return "sleeping" if name == "ready" and about.get("sleeping") else name
+    """The state of that name, unless a replica or an event says that it sleeps, or loads what it had put away."""
+    if name != "ready" or not about.get("sleeping"):
+        return name
+    return "sleeping" if about.get("progress") is None else "waking"
 
 
 def foremost(states: Iterable[str]) -> str:

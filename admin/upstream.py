@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import gevent
 
 from admin.connection import peek
+from admin.heads import Malformed, Response
 
 Headers = list[tuple[str, str]]
 Piece = bytes | bytearray | memoryview
@@ -43,7 +44,15 @@ FIELD_VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
 
 
 class UpstreamDied(Exception):
-    """The model server closed the connection, or broke HTTP, before its response was complete."""
+    """The model server closed the connection before its response was complete."""
+
+    did = "died"
+
+
+class NotHttp(UpstreamDied):
+    """What the model server sent is no HTTP. It has got the request, and would say the same again."""
+
+    did = "sent what is no HTTP"
 
 
 def end_to_end(headers: Headers, dropped: frozenset[str] = frozenset()) -> Headers:
@@ -115,38 +124,38 @@ class Upstream:
         self._server = server
         self._connections = connections
         self._connection: HTTPConnection | None = None
-        self._response: HTTPResponse | None = None
+        self._response: Response | None = None
         self._has_body = False
         self._complete = False
 
     def ask(self, method: str, target: str, headers: Headers, body: Body | None) -> tuple[int, str, Headers]:
         """Send a request and wait for the head of its answer: status, reason and headers (end-to-end ones only).
 
-        Content-Length is there if the body has a known length. Raises UpstreamDied.
+        Content-Length is there if the body has a known length. Raises UpstreamDied or NotHttp.
         """
         try:
             response = self._exchange(method, target, headers, body)
         except (OSError, HTTPException) as error:
-            raise UpstreamDied(repr(error)) from None
+            raise _broken(error) from None
         self._response = response
         fields = end_to_end(response.getheaders(), frozenset(["content-length"]))
         for name, value in fields:
             if not (FIELD_NAME.fullmatch(name) and FIELD_VALUE.fullmatch(value)):
-                raise UpstreamDied(f"malformed header {name!r}")
-        if response.status < 200:
-            raise UpstreamDied(f"it answered {response.status}, which is no final status")
+                raise NotHttp(f"malformed header {name!r}")
         if (length := _length(response, method)) is not None:
             fields.append(("Content-Length", length))
         reason = response.reason if FIELD_VALUE.fullmatch(response.reason) else ""
         return response.status, reason, fields
 
-    def _exchange(self, method: str, target: str, headers: Headers, body: Body | None) -> HTTPResponse:
+    def _exchange(self, method: str, target: str, headers: Headers, body: Body | None) -> Response:
         connection = self._sent(method, target, headers, body)
         # It may have answered without reading all of a body it does not want; else reading the answer fails as well.
         with suppress(BrokenPipeError, ConnectionResetError):
             for piece in body.pieces if body else ():
                 connection.send(piece)
-        return connection.getresponse()
+        response = connection.getresponse()
+        assert isinstance(response, Response)
+        return response
 
     def _sent(self, method: str, target: str, headers: Headers, body: Body | None) -> HTTPConnection:
         """A connection on which the head is sent: an idle one, or one of its own."""
@@ -165,26 +174,26 @@ class Upstream:
         return connection
 
     def read(self) -> bytes:
-        """What has arrived of the body, b"" at its end. Raises UpstreamDied when it ends early."""
+        """What has arrived of the body, b"" at its end. Raises UpstreamDied when it ends early, or NotHttp."""
         response = self._response
         if response is None:
             return b""
         try:
             data = response.read1(READ_BYTES)
+            response.check_chunk()
         except (OSError, HTTPException) as error:
-            raise UpstreamDied(repr(error)) from None
+            raise _broken(error) from None
         if not data:
             self._check_end(response)
             self._complete = True
         self._has_body = True
         return data
 
-    def _check_end(self, response: HTTPResponse) -> None:
+    def _check_end(self, response: Response) -> None:
         if response.length:
             raise UpstreamDied(f"{response.length} bytes of the body are missing")
-        # http.client takes a head that breaks off for a whole one; what it then finds is a body that never began.
         if response.length is None and not response.chunked and not self._has_body:
-            raise UpstreamDied("the connection ended in the head or right behind it")
+            raise UpstreamDied("the connection ended right behind the head")
 
     def close(self) -> None:
         """Let go of the server; one that is still generating stops."""
@@ -199,7 +208,11 @@ class Upstream:
             connection.close()
 
 
-def _length(response: HTTPResponse, method: str) -> str | None:
+def _broken(error: Exception) -> UpstreamDied:
+    return NotHttp(str(error)) if isinstance(error, Malformed) else UpstreamDied(repr(error))
+
+
+def _length(response: Response, method: str) -> str | None:
     """The Content-Length to announce; that of an answer to HEAD is of the one to GET. (gunicorn drops that of 204.)"""
     if method == "HEAD" or response.status == 304:
         declared = response.headers.get("Content-Length", "")
@@ -211,6 +224,7 @@ def connect(address: str) -> HTTPConnection:
     """Raises OSError."""
     kind, _, place = address.partition(":")
     connection = _UnixConnection(place) if kind == "unix" else HTTPConnection(place)
+    connection.response_class = Response
     connection.connect()
     return connection
 

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from supervisor.core.need import HOST, host_first, sizes
 from supervisor.core.quantities import readable_size
 from supervisor.protocol import Message
 
-HOST = "host"
 MOST_WAITERS = 200
 LABELS = {
     "stopped": "stopped",
@@ -23,14 +23,31 @@ LABELS = {
     "backoff": "restarting",
     "failed": "failed",
 }
+# What the table can be sorted by: the row's data attribute, and the column's title.
+COLUMNS = (
+    ("model", "Model"),
+    ("state", "State"),
+    ("requests", "Requests"),
+    ("speed", "Tokens/s"),
+    ("memory", "Memory"),
+    ("restarts", "Restarts"),
+    ("since", "Since"),
+)
 LOADED = frozenset(["starting", "ready", "stopping", "backoff"])
-LOADABLE = frozenset(["stopped", "failed", "backoff"])
-UNLOADABLE = frozenset(["starting", "ready", "backoff"])
+# What a person can do to a model in a state: the control socket's op and the button's word, the likeliest first.
+ACTIONS = {
+    "stopped": (("load", "Load"),),
+    "starting": (("unload", "Cancel"),),
+    "ready": (("unload", "Unload"), ("restart", "Restart")),
+    "stopping": (),
+    "backoff": (("load", "Load now"), ("unload", "Unload")),
+    "failed": (("load", "Load"), ("reset", "Reset")),
+}
 INTENDED_ENDS = frozenset(["requested", "idle", "shutdown"])
 
 
-def view(answer: Message) -> Message:
-    """What the templates need of the status object."""
+def view(answer: Message, rates: Mapping[str, float]) -> Message:
+    """What the templates need of the status object; `rates` are tokens a second by model."""
     models, queue = answer["models"], answer.get("queue", [])[:MOST_WAITERS]
     return {
         "status": answer,
@@ -38,8 +55,10 @@ def view(answer: Message) -> Message:
         "room": room(answer),
         "queue": [waiter | times(waiter["since"]) for waiter in queue],
         "waiting": sum(model["waiting"] for model in models),
-        "models": [row(model) for model in models],
+        "models": [row(model) | {"speed": speed(rates.get(model["name"]))} for model in models],
+        "budget": answer.get("memory", {}).get("budget", {}).get(HOST),
         "labels": LABELS,
+        "columns": COLUMNS,
     }
 
 
@@ -50,7 +69,7 @@ def room(answer: Message) -> list[Message]:
         loaded = sum(model["state"] in LOADED for model in answer["models"])
         kinds.append({"name": "Models", "value": loaded, "limit": most, "words": f"{loaded} of {most} loaded"})
     memory = answer.get("memory", {"budget": {}, "planned": {}})
-    for device in devices(memory["budget"] | memory["planned"]):
+    for device in host_first(memory["budget"] | memory["planned"]):
         planned, limit = memory["planned"].get(device, 0), memory["budget"].get(device)
         words = f"{readable_size(planned)}{'' if limit is None else f' of {readable_size(limit)}'} planned"
         kinds.append({"name": "Memory" if device == HOST else device, "value": planned, "limit": limit, "words": words})
@@ -73,9 +92,13 @@ def row(model: Message) -> Message:
         "percent": round(100 * model["progress"]) if state == "starting" and model["progress"] is not None else None,
         **times(model["since"]),
         "lines": reason["last_lines"] if reason is not None and state in ("failed", "backoff", "stopped") else [],
-        "can_load": state in LOADABLE,
-        "can_unload": state in UNLOADABLE,
+        "actions": ACTIONS[state],
     }
+
+
+def speed(rate: float | None) -> str | None:
+    """Tokens a second, to three digits."""
+    return None if rate is None else f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"
 
 
 def words(model: Message) -> str | None:
@@ -106,20 +129,15 @@ def summary(models: list[Message]) -> str:
 
 
 def memory_of(model: Message) -> Message:
-    """`used` and `needed`: a phrase for each device; and `source`, how the need is known."""
+    """`used` and `needed`: a phrase for each device; `source`, how the need is known; its `parts`; `host`, in bytes."""
     memory = model.get("memory") or {"used": {}, "need": {}, "source": "unknown", "parts": ""}
-    source = f"{memory['source']}: {memory['parts']}" if memory["parts"] else memory["source"]
-    return {"used": sizes(memory["used"]), "needed": sizes(memory["need"]), "source": source}
-
-
-def sizes(amount: Mapping[str, int]) -> list[str]:
-    """Bytes by device in words: "3.1 GiB" is the host's, "gpu0 9.0 GiB" a GPU's."""
-    return [f"{'' if name == HOST else f'{name} '}{readable_size(amount[name])}" for name in devices(amount)]
-
-
-def devices(amount: Mapping[str, int]) -> list[str]:
-    """The host first."""
-    return sorted(amount, key=lambda device: (device != HOST, device))
+    return {
+        "used": sizes(memory["used"]),
+        "needed": sizes(memory["need"]),
+        "source": memory["source"],
+        "parts": memory["parts"],
+        "host": memory["used"].get(HOST) or memory["need"].get(HOST, 0),
+    }
 
 
 def times(since: float) -> Message:

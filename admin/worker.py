@@ -30,9 +30,11 @@ from gunicorn.http.errors import (
     ParseException,
     UnsupportedTransferCoding,
 )
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 
 from admin import connection, errors
+from admin.turns import Turns
 
 FIRST_REQUEST_SECONDS = 20.0
 STALL_SECONDS = 60.0
@@ -47,6 +49,23 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (UnsupportedTransferCoding, 501),
     (ForbiddenProxyRequest, 403),
 )
+
+
+class FairUnreader(SocketUnreader):  # type: ignore[misc]
+    """Reads what a client sent, in turns: reading waits only for what has not arrived, so a fast sender would hold up
+    everybody, and one of tiny chunks for long."""
+
+    max_body_chunk = 65536  # gunicorn's readers copy what they hold with each small read
+
+    def __init__(self, client: socket.socket) -> None:
+        super().__init__(client)
+        self._turns = Turns()
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """What has arrived, b"" at the end."""
+        self._turns.next()
+        data: bytes = super().chunk(size_hint)
+        return data
 
 
 class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type hints
@@ -96,6 +115,7 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
         request = None
         try:
             parser = http.get_parser(self.cfg, client, addr)
+            parser.unreader = FairUnreader(client)
             name = listener.getsockname()
             while (request := self._next_request(parser)) is not None:
                 self.handle_request(name, request, client, addr)

@@ -20,18 +20,24 @@ from supervisor.core.reload import changes
 from supervisor.core.reload_words import Told, outcome, restart_needed
 from supervisor.core.status import fleet_status
 from supervisor.errors import ConfigurationError, Problem
+from supervisor.files import Files
 from supervisor.logs import Journal
 from supervisor.loop import Loop
 from supervisor.presets_watch import PresetsWatch
 from supervisor.protocol import Message
+from supervisor.reading import Reading
 from supervisor.yaml_source import printable
 
 READ_AT_START = ("listen", "web")
 MAX_PROBLEMS_TOLD = 100
 
+Read = Configuration | ConfigurationError
+Answer = Callable[[Message | ConfigurationError], None]
+
 
 class Configured:
-    """`running` is the configuration in use; `use` is called with each that takes its place, which `judge` lets pass.
+    """`running` is the configuration in use; `use` is called with each that takes its place, which `judge` lets pass
+    once it knows all that is `reading`.
 
     `overridden` are keys of config.yaml that the command line decides.
     """
@@ -43,18 +49,22 @@ class Configured:
         *,
         use: Callable[[Configuration], None],
         judge: Judge,
+        reading: Reading,
         overridden: frozenset[str],
         journal: Journal,
         announcements: Announcements,
     ) -> None:
         self.running = running
+        self.files = Files()
         self._loop = loop
         self._use = use
         self._judge = judge
+        self._reading = reading
         self._journal = journal
         self._announcements = announcements
         self._started_with = running.config
         self._at_start = [key for key in READ_AT_START if key not in overridden]
+        self._waiting: list[tuple[Callable[[Read], None], bool]] = []  # for what is on disk
         self._wrong: list[Problem] = []  # with what is on disk, as far as it was read and told
         self.watch = PresetsWatch(
             loop,
@@ -63,50 +73,99 @@ class Configured:
             complain=lambda line: journal.write(f"llama-router: {line}", "warning"),
         )
 
-    def would_change(self) -> Message:
-        """The `changes` that a reload would make. Raises ConfigurationError as the reload would."""
-        return asdict(self._told(presets_dir.load(self.running.path, self._judge)))
+    def tell_faults(self, faults: Sequence[Problem], before: Sequence[Problem] = ()) -> None:
+        """Say what keeps single models from being served, unless it did so `before`, if at another line."""
+        known = {(fault.file, fault.field) for fault in before}
+        for fault in faults:
+            if (fault.file, fault.field) not in known:
+                self._announce(str(fault))
 
-    def reload(self) -> Message:
-        """Read the configuration again and apply what differs. Returns the `changes`.
+    def would_change(self, then: Answer) -> None:
+        """Call `then` with the `changes` that a reload would make, or with what keeps it from making any."""
 
-        Raises ConfigurationError and changes nothing; that is announced, and the caller tells the problems.
+        def compare(read: Read) -> None:
+            then(read if isinstance(read, ConfigurationError) else asdict(self.told(read)))
+
+        self._read(compare, applies=False)
+
+    def reload(self, then: Answer) -> None:
+        """Read the configuration again and apply what differs; `then` gets the `changes`.
+
+        Or it gets what is wrong, and has to tell that. It is announced, and nothing changes.
         """
-        self.watch.before_reading()
-        try:
-            new = presets_dir.load(self.running.path, self._judge)
-        except ConfigurationError as error:
-            self._refuse(error.problems)
-            raise
-        return asdict(self._apply(new))
 
-    def reload_and_tell(self) -> None:
+        def apply(read: Read) -> None:
+            if isinstance(read, ConfigurationError):
+                self._refuse(read.problems)
+                then(read)
+            else:
+                then(asdict(self._apply(read)))
+
+        self._read(apply)
+
+    def reload_and_tell(self, then: Callable[[], None]) -> None:
         """The same for nobody in particular: problems are told to the journal."""
+
+        def tell(changes: Message | ConfigurationError) -> None:
+            if isinstance(changes, ConfigurationError):
+                self._tell(changes.problems)
+            then()
+
+        self.reload(tell)
+
+    def read_missing(self, then: Callable[[], None]) -> bool:
+        """Have headers read that something lacked which was no reload, and call `then`; False if that is not needed,
+        or if others are being read: then what is known has to do."""
+
+        def go_on() -> None:
+            then()
+            if self._waiting and not self._reading.busy:
+                self._go_on()
+
+        return not self._reading.busy and self._reading.start(go_on)
+
+    def _read(self, use: Callable[[Read], None], *, applies: bool = True) -> None:
+        """Call `use` with what is on disk, at once unless headers have to be read. `applies`: it may be taken over."""
+        self._waiting.append((use, applies))
+        if not self._reading.busy:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Read the configuration; if headers were missing for it, once more when they are there."""
+        if any(applies for _, applies in self._waiting):
+            self.watch.before_reading()
+        read: Read
         try:
-            self.reload()
+            read = presets_dir.load(self.running.path, self._judge, self.files)
         except ConfigurationError as error:
-            self._tell(error.problems)
+            read = error
+        if self._reading.start(self._go_on):
+            return
+        waiting, self._waiting = self._waiting, []
+        for use, _ in waiting:
+            use(read)
 
     def _files_changed(self) -> None:
+        self._read(self._take_over)
+
+    def _take_over(self, read: Read) -> None:
         """Apply what the files say if it differs; say nothing that was said before.
 
         An empty directory in the place of the one that held the presets, or the models, is a file system that is not
         mounted, or a checkout that is not there yet, sooner than somebody's wish to end all models.
         """
-        self.watch.before_reading()
-        try:
-            new = presets_dir.load(self.running.path, self._judge)
-            if (emptied := self._emptied(new)) is not None:
-                raise ConfigurationError([emptied])
-        except ConfigurationError as error:
-            if error.problems != self._wrong:
-                self._refuse(error.problems)
-                self._tell(error.problems)
+        if isinstance(read, Configuration) and (emptied := self._emptied(read)) is not None:
+            read = ConfigurationError([emptied])
+        if isinstance(read, ConfigurationError):
+            if read.problems != self._wrong:
+                self._refuse(read.problems)
+                self._tell(read.problems)
             return
-        if self._differs(new):
-            self._apply(new)
+        if self._differs(read):
+            self._apply(read)
             return
-        self.running = new  # the same at other lines
+        self.tell_faults(read.faults, self.running.faults)
+        self.running = read  # the same at other lines
         self.watch.applied()
         if self._wrong:
             self._wrong = []
@@ -117,17 +176,22 @@ class Configured:
         old = self.running
         if self.watch.replaced and old.written() and not new.written():
             return _is_empty(new, "presets", new.presets_dir)
-        if old.models_dir == new.models_dir and self.watch.models_replaced and old.found() and not new.found():
+        same = old.models_dir == new.models_dir
+        if same and self.watch.models_replaced and old.in_models_dir() and not new.in_models_dir():
             return _is_empty(new, "models_dir", new.models_dir)
         return None
 
     def _differs(self, new: Configuration) -> bool:
         old = self.running
-        return (old.presets, old.aliases, old.config) != (new.presets, new.aliases, new.config)
+        if (old.presets, old.aliases, old.config) != (new.presets, new.aliases, new.config):
+            return True
+        # A model's file was replaced. What was measured meanwhile the fleet knows already.
+        return any(need.source == "estimated" and need != old.needs[name] for name, need in new.needs.items())
 
     def _apply(self, new: Configuration) -> Told:
-        told = self._told(new)
-        fresh = [key for key in told.needs_restart if getattr(new.config, key) != getattr(self.running.config, key)]
+        told = self.told(new)
+        fresh = [key for key in told.needs_restart if key in _differing(self.running.config, new.config)]
+        self.tell_faults(new.faults, self.running.faults)
         self.running, self._wrong = new, []
         self.watch.applied()
         self._use(new)
@@ -137,7 +201,8 @@ class Configured:
             self._announce(line)
         return told
 
-    def _told(self, new: Configuration) -> Told:
+    def told(self, new: Configuration) -> Told:
+        """What the change to `new` would be."""
         difference = changes(self.running.presets, new.presets)
         models = {model["name"]: model for model in fleet_status(self._loop.fleet, 0.0)["models"]}
         settings = _differing(self.running.config, new.config) - {*READ_AT_START, *config_keys.UNACTED}
@@ -172,6 +237,9 @@ class Configured:
 
 
 def _differing(old: Config, new: Config) -> set[str]:
+    """`web.edit_commands` is none of what the web tier is started with: it counts as soon as it is read."""
+    web = new.web.model_copy(update={"edit_commands": old.web.edit_commands})
+    new = new.model_copy(update={"web": web})
     return {key for key in Config.model_fields if getattr(old, key) != getattr(new, key)}
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from supervisor import __version__, child, descriptors, protocol
+from supervisor import __version__, access, child, descriptors, preset_origins, protocol
 from supervisor.announcements import Announcements, Record
 from supervisor.backends import want_forkserver
 from supervisor.children import Children
 from supervisor.client import SOCKET_NAME
 from supervisor.configuration import Configuration
-from supervisor.configured import Configured
+from supervisor.configured import Answer, Configured
 from supervisor.control import ControlServer
 from supervisor.core.config import Listen, parse_listen
 from supervisor.core.events import PresetsChanged, StopAsked
@@ -29,6 +29,7 @@ from supervisor.directories import Directories, check_socket_length, make_privat
 from supervisor.effects import Effects
 from supervisor.errors import AlreadyRunning, CannotCreate, ConfigurationError, Problem
 from supervisor.facts import FactBook
+from supervisor.file_history import History
 from supervisor.forking import Forkserver
 from supervisor.guard import Guard
 from supervisor.listener import Listener
@@ -38,8 +39,10 @@ from supervisor.measuring import Measuring
 from supervisor.memory import Memory
 from supervisor.notify import NotifySocket
 from supervisor.operations import Operations, event_message, line_message
+from supervisor.preset_files import PresetFiles
 from supervisor.probes import Probes
 from supervisor.protocol import WEB, Message
+from supervisor.reading import Reading
 from supervisor.systemd import Systemd
 
 NOTIFY_NAME = "notify.sock"
@@ -80,9 +83,11 @@ class Daemon:
     ) -> None:
         self.started = time.time()
         self._listener = listener
+        self._runtime, self._state_dir = directories.runtime, directories.state
         self._memory = memory
-        self._facts = FactBook(memory.shape)
+        self._facts = FactBook(memory.header)
         self.journal = Journal()
+        memory.serve(self._warn)
         self.systemd = Systemd()
         # Inherited by all that is started, and by nobody else: a later supervisor may have the same directories.
         os.environ[child.SUPERVISOR_VARIABLE] = mark = f"{os.getpid()}.{time.time_ns()}"
@@ -93,17 +98,19 @@ class Daemon:
                 configuration.aliases,
                 memory.policy(configuration.config),
                 time.monotonic(),
-                memory.needs(configuration.config, configuration.presets),
+                configuration.needs,
             )
         )
         self.loop.timed.append(self.systemd)
         self.logbook = LogBook(time.time, self._new_lines)
         self.announcements = Announcements(time.time, self._new_record)
+        self.reading = Reading(self.loop, unknown=memory.unknown, take=memory.take, journal=self.journal)
         self.configured = Configured(
             self.loop,
             configuration,
             use=self._use,
             judge=memory,
+            reading=self.reading,
             overridden=overridden,
             journal=self.journal,
             announcements=self.announcements,
@@ -114,8 +121,12 @@ class Daemon:
             self.logbook,
             status=self.status,
             facts=lambda: self._facts.of(self.configured.running),
-            reload=lambda dry_run: self.configured.would_change() if dry_run else self.configured.reload(),
+            reload=self._reload,
             autoload=lambda: self.configured.running.config.autoload,
+            files={
+                **PresetFiles(self.configured, memory, History(directories.state / "history")).handlers,
+                "preset": preset_origins.handler(lambda: self.configured.running, self._name_of, memory.header),
+            },
         )
         runtime = directories.runtime
         try:
@@ -130,6 +141,7 @@ class Daemon:
         self.loop.execute = Effects(
             self.loop,
             runtime=runtime,
+            state=directories.state,
             listener=listener,
             children=self.children,
             memory=memory,
@@ -142,12 +154,17 @@ class Daemon:
             serving=self._serving,
             web=configuration.config.web,
         ).execute
+        link = access.link_at_start(directories.state, runtime, self._warn)
+        self._links = [] if link is None else [f"to sign in, {access.link_line(self._listener.url, link)}"]
         self.configured.watch.start()
+        self.configured.tell_faults(configuration.faults)
         self.forkserver.keep(want_forkserver(configuration.presets.values()))
 
     def close(self) -> None:
         """Free everything; whatever still runs is killed."""
         self.children.kill_all()
+        access.forget(self._runtime)
+        self.reading.close()
         self.control.close()
         self.notify.close()
         self.configured.watch.close()
@@ -168,7 +185,10 @@ class Daemon:
             "pid": os.getpid(),
             "since": self.started,
             "listen": _readable(self._listener.address),
+            "url": _readable(self._listener.url),
             "config": _readable(str(configuration.path)),
+            "models_dir": _readable(str(configuration.models_dir)),
+            "state_dir": _readable(str(self._state_dir)),
             "autoload": configuration.config.autoload,
             "revision": self._facts.revision(configuration),
             **picture,
@@ -183,15 +203,27 @@ class Daemon:
         args = None if model["backend"] == "llama-cpp-python" else without_secrets(argv)
         return {"address": self.children.address(launch), "args": args}
 
+    def _name_of(self, asked: str) -> str | None:
+        model = self.loop.fleet.resolve(asked)
+        return model.preset.name if model else None
+
     def _use(self, new: Configuration) -> None:
         self.logbook.keep_only(self.loop.fleet.models.keys() | {WEB})  # or names that come and go would fill the memory
-        needs = self._memory.needs(new.config, new.presets)
-        self.loop.deliver(PresetsChanged(new.presets, new.aliases, self._memory.policy(new.config), needs))
+        policy = self._memory.policy(new.config)
+        self.loop.deliver(PresetsChanged(new.presets, new.aliases, policy, new.needs))
         self.forkserver.keep(want_forkserver(new.presets.values()))
 
-    def _serving(self) -> str:
+    def _reload(self, dry_run: bool, then: Answer) -> None:
+        (self.configured.would_change if dry_run else self.configured.reload)(then)
+
+    def _warn(self, line: str) -> None:
+        self.journal.write(f"llama-router: {line}", "warning")
+
+    def _serving(self) -> list[str]:
+        """What is told when the web tier is ready; the first time, how to sign in to it if no password is set."""
         count = len(self.loop.fleet.models)
-        return f"serving {count} model{'s'[: count != 1]} on {self._listener.url}"
+        links, self._links = self._links, []
+        return [f"serving {count} model{'s'[: count != 1]} on {self._listener.url}", *links]
 
     def _new_lines(self, lines: list[LogLine]) -> None:
         self.journal.write_all(f"{line.instance} | {line.text}" for line in lines)
@@ -230,7 +262,9 @@ class Daemon:
         """Tell systemd around it, unless that would be the first READY=1, which the web tier has to earn."""
         if self.loop.fleet.web.ever_ready:
             self.systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        self.configured.reload_and_tell()
+        self.configured.reload_and_tell(self._reloaded_on_signal)
+
+    def _reloaded_on_signal(self) -> None:
         if self.loop.fleet.web.ever_ready:
             self.systemd.notify("READY=1")
 

@@ -86,6 +86,11 @@ def config_file(environment: Environment, config: Path | None = None) -> Path:
     return SYSTEM_CONFIG / CONFIG_FILE
 
 
+def is_config_named(environment: Environment) -> bool:
+    """Whether a variable says which configuration file is meant."""
+    return bool(_first(environment, "CONFIGURATION_DIRECTORY") or _path(environment, "LLAMA_ROUTER_CONFIG"))
+
+
 def make_private(path: Path, *, tighten: bool = True) -> None:
     """Create the directory `path` with mode 0700, or check that an existing one is safe to use.
 

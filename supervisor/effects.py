@@ -38,6 +38,7 @@ class Effects:
         loop: Loop,
         *,
         runtime: Path,
+        state: Path,
         listener: Listener,
         children: Children,
         probes: Probes,
@@ -47,11 +48,12 @@ class Effects:
         announcements: Announcements,
         journal: Journal,
         systemd: Systemd,
-        serving: Callable[[], str],
+        serving: Callable[[], list[str]],
         web: Web,
     ) -> None:
         self._loop = loop
         self._runtime = runtime
+        self._state = state
         self._listener = listener
         self._children = children
         self._probes = probes
@@ -113,7 +115,7 @@ class Effects:
                     command.model,
                     command.instance,
                     web_tier.ARGV,
-                    web_tier.environment(self._runtime, self._web),
+                    web_tier.environment(self._runtime, self._state, self._web),
                     pass_fd=self._listener.fileno(),
                 )
             )
@@ -133,7 +135,7 @@ class Effects:
 
         cleanup()  # a supervisor that was killed left its sockets, and they had the same numbers
         try:
-            planned = plan(preset, place)
+            planned = plan(preset, place, self._memory)
         except (CannotStart, OSError) as error:
             cleanup()
             self._loop.deliver(Ended(command.launch, not_started(command.instance, error)))
@@ -180,7 +182,7 @@ class Effects:
 
     def _declare_ready(self) -> None:
         self._systemd.notify("READY=1")
-        self._journal.write(f"llama-router: {self._serving()}")
+        self._journal.write_all(f"llama-router: {line}" for line in self._serving())
 
     def _exit(self, command: commands.Exit) -> None:
         if command.why is not None:

@@ -18,7 +18,7 @@ import struct
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from supervisor.core.quantities import readable_size, shown
 from supervisor.core.shape import MAX_LAYERS, Shape, Tensor, Value, shape
@@ -41,12 +41,14 @@ _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", _BOOL: "?", 
 _SCALARS = {number: struct.Struct(f"<{letter}") for number, letter in _FORMATS.items()}
 _LENGTH = struct.Struct("<Q")
 _COUNT = struct.Struct("<I")
-_HEAD = struct.Struct("<4sIQQ")
+_MAGIC = struct.Struct("<4s")
+_HEAD = struct.Struct("<IQQ")
 
 _TOKENS = "tokenizer.ggml.tokens"
 # What `general.type` says of files that are parts of a model or made for one; most models say "model" or nothing.
 _PARTS = frozenset({"adapter", "mmproj", "vocab", "imatrix"})
-_ENCODERS = {"image": "clip.has_vision_encoder", "audio": "clip.has_audio_encoder"}
+Input = Literal["image", "audio"]
+_ENCODERS: dict[Input, str] = {"image": "clip.has_vision_encoder", "audio": "clip.has_audio_encoder"}
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")
 
 
@@ -72,22 +74,13 @@ def read(path: str) -> Shape:
         raise CannotReadModel(path, str(error)) from None
 
 
-def inputs(path: str) -> list[str]:
+def inputs(path: str) -> list[Input]:
     """What the projector in `path` can be given beside text: "image", "audio", both. Raises CannotReadModel.
 
     The keys are those of llama.cpp's tools/mtmd/clip-impl.h.
     """
     pairs = _read_header(path).pairs
     return [kind for kind, key in _ENCODERS.items() if pairs.get(key) is True]
-
-
-def names_pooling(path: str) -> bool:
-    """Whether the model says how an input's vectors become one; False as well where its file can't be read."""
-    try:
-        pairs = _read_header(path).pairs
-    except CannotReadModel:
-        return False
-    return any(key.endswith(".pooling_type") and value for key, value in pairs.items())
 
 
 def shard(name: str) -> tuple[str, int] | None:
@@ -243,9 +236,10 @@ class _Header:
         """The numbers of tensors and of metadata pairs."""
         if not self._pieces.size:
             raise _Incomplete("the file is empty")
-        magic, version, tensors, pairs = self._pieces.take(_HEAD)
+        (magic,) = self._pieces.take(_MAGIC)
         if magic != b"GGUF":
             raise _Incomplete(f"it is not a GGUF file: it begins with {magic!r}")
+        version, tensors, pairs = self._pieces.take(_HEAD)
         if version not in _VERSIONS:
             if int.from_bytes(version.to_bytes(4, "big"), "little") in _VERSIONS:
                 raise _Malformed("it is in big-endian byte order; convert it for this machine")

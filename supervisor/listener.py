@@ -18,7 +18,11 @@ BACKLOG = 2048
 
 
 class Listener:
-    """Bound and listening. `url` is where people reach it. Raises CannotListen."""
+    """Bound and listening. `url` is where people reach it. Raises CannotListen.
+
+    `address` is such as "127.0.0.1:8080", "[::1]:8080" or "unix:/run/llama.sock", with the real port where 0 was asked
+    for; it can still be told when the socket is closed.
+    """
 
     def __init__(self, listen: Listen) -> None:
         self._path: Path | None = Path(listen.path) if listen.path else None
@@ -31,14 +35,7 @@ class Listener:
             ) from None
         self._bound = BoundPath(self._path) if self._path else None
         self._socket.listen(BACKLOG)
-
-    @property
-    def address(self) -> str:
-        """Such as "127.0.0.1:8080", "[::1]:8080" or "unix:/run/llama.sock"; the real port where 0 was asked for."""
-        if self._path is not None:
-            return f"unix:{self._path}"
-        host, port = self._socket.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = f"unix:{self._path}" if self._path else _address_of(self._socket)
 
     @property
     def url(self) -> str:
@@ -69,6 +66,11 @@ def _tcp(host: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _address_of(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _unix(path: Path) -> socket.socket:

@@ -24,13 +24,17 @@ PRIORITIES = {"error": "<3>", "warning": "<4>", "info": "<6>"}  # sd-daemon(3)
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of a launch of `instance`, kept under the name of its model; `at` in Unix seconds."""
+    """One line of a launch of `instance`, kept under the name of its model; `at` in Unix seconds.
+
+    Later lines have higher numbers, those after a restart of the supervisor included, unless the clock was set back.
+    """
 
     name: str
     at: float
     launch: int
     text: str
     instance: str
+    number: int
 
 
 @dataclass
@@ -53,6 +57,7 @@ class LogBook:
         self._wall = wall
         self._listener = listener
         self._kept: dict[str, deque[LogLine]] = {}
+        self._last = 0
 
     def read(self, source: Source) -> bool:
         """Take in what the pipe holds, at most READ_BYTES so that a flood starves nobody. False at its end."""
@@ -77,10 +82,15 @@ class LogBook:
         if source.partial:
             self._keep(source, [source.partial])
 
-    def tail(self, name: str, count: int) -> list[LogLine]:
-        """The last `count` lines of a name, oldest first."""
-        kept = self._kept.get(name, ())
-        return list(kept)[-count:] if count > 0 else []
+    def tail(self, name: str, count: int, after: int = 0) -> list[LogLine]:
+        """The last `count` lines of a name that have higher numbers than `after`, oldest first.
+
+        A number that no line has yet is of a time before the clock was set back: it says nothing.
+        """
+        kept = list(self._kept.get(name, ()))
+        if after <= self._last:
+            kept = [line for line in kept if line.number > after]
+        return kept[-count:] if count > 0 else []
 
     def last_words(self, name: str, launch: int) -> tuple[str, ...]:
         """The last lines of one launch that are not empty, for the reason of its end."""
@@ -97,13 +107,18 @@ class LogBook:
             at = self._wall()
             texts = [piece.decode(errors="replace").rstrip("\r") for piece in pieces]
             lines = [
-                LogLine(source.name, at, source.launch, text, source.instance)
+                LogLine(source.name, at, source.launch, text, source.instance, self._next(at))
                 for text in texts
                 if not source.took(text)
             ]
             self._kept.setdefault(source.name, deque(maxlen=KEPT_LINES)).extend(lines)
             if lines:
                 self._listener(lines)
+
+    def _next(self, at: float) -> int:
+        """The next line's number: microseconds of the clock, as far as it goes on."""
+        self._last = max(self._last + 1, int(at * 1_000_000))
+        return self._last
 
 
 class Journal:

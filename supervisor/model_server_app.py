@@ -5,6 +5,7 @@
 3. A client that reads slowly does not keep the model from the next one.
 4. GET /health answers at once, however busy the model is.
 5. Whether the computation that runs gets on can be seen from outside of it (Model.pulse).
+6. Calls of tools go in and come out as OpenAI's clients write and read them.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ import anyio
 import llama_cpp.server.app as upstream
 from fastapi.exceptions import RequestValidationError
 from llama_cpp import llama_cpp as bindings
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from llama_cpp.server.errors import RouteErrorHandler
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from supervisor.model_server_abort import AbortFlag
 from supervisor.model_server_errors import describe
-from supervisor.model_server_request import adapted
+from supervisor.model_server_request import adapted, for_template
+from supervisor.model_server_stream import TokenCount, completed
 
 _log = logging.getLogger("model_server")
 
@@ -48,6 +51,8 @@ def build(server_settings: Any, model_settings: Any) -> tuple[ASGIApp, Model]:
     # Its answer's "model" for a request that names none, where the path would be nobody's business.
     model.llama.model_path = model_settings.model_alias
     app.add_middleware(Middleware, model=model)
+    upstream.get_event_publisher = _completing(upstream.get_event_publisher, model)
+    Jinja2ChatFormatter.__call__ = _informed(Jinja2ChatFormatter.__call__)
     return app, model
 
 
@@ -75,6 +80,26 @@ def _refusing_null(init: Callable[..., Any]) -> Callable[..., Any]:
     return init_or_raise
 
 
+def _completing(publish: Callable[..., Any], model: Model) -> Callable[..., Any]:
+    """llama-cpp-python's way to send a stream, whose chunks lack something."""
+
+    async def publish_completed(*, llama_call: Callable[..., Any], **given: Any) -> None:
+        exchange = _current.get()
+        usage = model.count.usage if exchange is not None and exchange.include_usage else None
+        await publish(llama_call=lambda *args, **options: completed(llama_call(*args, **options), usage), **given)
+
+    return publish_completed
+
+
+def _informed(render: Callable[..., Any]) -> Callable[..., Any]:
+    """A chat template's rendering, of messages as that template needs them."""
+
+    def render_messages(self: Any, *, messages: list[Any], **options: Any) -> Any:
+        return render(self, messages=for_template(messages, self.template), **options)
+
+    return render_messages
+
+
 class Abandoned(Exception):
     """Raised inside a computation whose client has gone; nobody is left to be told."""
 
@@ -92,6 +117,7 @@ class Model:
         self._owner: Exchange | None = None
         self._flag = AbortFlag()
         bindings.llama_set_abort_callback(self.llama.ctx, self._flag.callback, self._flag.data)
+        self.count = TokenCount(self.llama)
         self._decoded = 0
         self._decode = self.llama._ctx.decode
         self.llama._ctx.decode = self._guarded_decode
@@ -200,6 +226,7 @@ class Exchange:
     def __init__(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._body = body
+        self.include_usage = False
         self._receive = receive
         self._send = send
         self._delivered = False
@@ -214,7 +241,8 @@ class Exchange:
     def adapt(self, *, takes_images: bool) -> None:
         """Make the body what the application understands. Raises ValueError for what it can't serve."""
         if self._scope["method"] == "POST":
-            self._body = adapted(self._scope["path"], self._body, takes_images=takes_images)
+            request = adapted(self._scope["path"], self._body, takes_images=takes_images)
+            self._body, self.include_usage = request
 
     async def receive(self) -> Message:
         """The whole body at once, then nothing until the client has gone."""

@@ -203,6 +203,8 @@ def _is_file(seen: Walk, entry: os.DirEntry[str]) -> bool:
     if f"{SUFFIX}." in lower and lower.endswith(PARTIAL):
         seen.notice(entry.path, "passed over: its name says that its download is not complete")
     if not entry.name.endswith((SUFFIX, SUFFIX + ARIA2)):
+        if lower.endswith(SUFFIX):  # llama-server passes it over as well
+            seen.notice(entry.path, f"passed over: models end in {SUFFIX}, in small letters; rename it")
         return False
     try:
         why = None if entry.is_file() else "it leads to nothing" if entry.is_symlink() else "it is not a regular file"

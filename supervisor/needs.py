@@ -1,39 +1,37 @@
 """How much memory each preset needs: what was measured of its servers once, else an estimate from its GGUF file.
 
 Both are remembered over restarts, in two files of the state directory: `models.json` holds what the headers of GGUF
-files say, `measured.json` what servers took. Neither is worth failing for: a file that can't be read counts as empty,
-and one that can't be written is written at the next change.
+files say, `measured.json` what servers took.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated
 
 import msgspec
 
 from supervisor import gguf_file
+from supervisor.book import Book, Tell
 from supervisor.core.estimate import estimate
 from supervisor.core.need import UNKNOWN, Need
 from supervisor.core.preset import Preset
 from supervisor.core.quantities import MAX_SIZE
 from supervisor.core.reload import LAUNCH_KEYS
-from supervisor.core.shape import Shape
+from supervisor.core.shape import MAX_LAYERS, Shape
 from supervisor.errors import CannotReadModel, NotAModel
 
+# How many are remembered beside those in use.
 MAX_SHAPES = 1_000
 MAX_MEASURES = 10_000
-MAX_FILE = 64 * 2**20
-# Of both files; what another version wrote is not read.
-FORMAT = 1
+SAVE_SECONDS = 5.0
 
-Entry = TypeVar("Entry")
 # What tells one content of a file from another: its size, and when it was changed in ns. None: there is no such file.
 Stamp = tuple[int, int] | None
 Stamps = dict[str, Stamp]
@@ -45,12 +43,14 @@ _FINGERPRINT_KEYS = set(LAUNCH_KEYS - {"ready", "watchdog"})
 Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)]
 
 
-class _Known(msgspec.Struct):
-    """What the files of a model say that have these stamps; None if they can't be read, and why if they are none."""
+class Header(msgspec.Struct):
+    """What the files of a model say that have these stamps. `shape` is None if they can't be read, `why_not` says what
+    makes them none, and `inputs` are what a projector takes beside text."""
 
     stamps: Stamps
     shape: Shape | None
-    why_not: str | None = None
+    why_not: str | None
+    inputs: tuple[gguf_file.Input, ...]
 
 
 class _Measure(msgspec.Struct):
@@ -61,29 +61,35 @@ class _Measure(msgspec.Struct):
     each: dict[str, Amount]
 
 
-class _File(msgspec.Struct, Generic[Entry]):
-    format: int
-    entries: dict[str, Entry]
-
-
 class Needs:
-    """What presets need. Nothing here raises: a need that can't be found out is UNKNOWN."""
+    """What presets need. Nothing here raises: a need that can't be found out is UNKNOWN.
 
-    def __init__(self, state_dir: Path | None, gpus: int) -> None:
-        """`gpus` is how many the machine has. Without `state_dir` nothing is remembered or recalled."""
+    A header that is not known is read when it is asked for, or, with `reads_later`, noted for `unread`.
+    """
+
+    def __init__(self, state_dir: Path | None, gpus: int, tell: Tell = lambda _line: None) -> None:
+        """`gpus` is how many the machine has. Without `state_dir` nothing is remembered or recalled. `tell` gets a line
+        for each thing that is wrong with what is remembered."""
         self.gpus = gpus
+        self.reads_later = False
+        self._unread: dict[str, None] = {}
+        self._fresh: set[str] = set()
+        self._asked: set[str] = set()
         self._in_use: set[str] = set()
-        self._shapes = _Book(state_dir and state_dir / "models.json", _Known)
-        self._measures = _Book(state_dir and state_dir / "measured.json", _Measure)
+        self._saved_at = time.monotonic()
+        self._headers = Book(state_dir and state_dir / "models.json", Header, tell, _is_sound)
+        self._measures = Book(state_dir and state_dir / "measured.json", _Measure, tell)
 
     def of(self, presets: Mapping[str, Preset]) -> dict[str, Need]:
-        """The need of each preset, by name. Reads the headers of files that were not read before, some 20 ms each."""
+        """The need of each preset, by name, at the moment. What other files were asked for since the last time is
+        remembered as well."""
         looked: Stamps = {}
         prints = {name: _fingerprint(preset, self.gpus, looked) for name, preset in presets.items()}
         needs = {name: self._of(preset, prints[name], looked) for name, preset in presets.items()}
-        self._shapes.trim(MAX_SHAPES, {preset.model for preset in presets.values() if preset.model})
-        self._shapes.save()
+        self._headers.trim(len(self._asked) + MAX_SHAPES, self._asked)
+        self._asked.clear()
         self._in_use = set(prints.values())
+        self.save()
         return needs
 
     def remember(self, name: str, preset: Preset, need: Need) -> None:
@@ -93,13 +99,33 @@ class Needs:
         self._measures.trim(MAX_MEASURES, self._in_use)
         self._measures.save()
 
-    def shape(self, path: str) -> Shape | None:
-        """What the header of a model's file says; None where it can't be read."""
-        return self._look(path, {}).shape
+    def save(self) -> None:
+        """Write down what changed."""
+        self._headers.save()
+        self._measures.save()
+        self._saved_at = time.monotonic()
 
     def why_no_model(self, path: str) -> str | None:
         """What makes the file at `path` no model, or not all of one; None for what only fails in other ways, or not."""
         return self._look(path, {}).why_not
+
+    def header(self, path: str) -> Header | None:
+        """What the file said when it was last asked for; None if nothing is known of it. Looks at no file."""
+        return self._headers.get(path)
+
+    def unread(self) -> list[str]:
+        """The files to be read before what was said since the last time can be relied on; each once."""
+        paths = list(self._unread)
+        self._unread.clear()
+        if not paths:
+            self._fresh.clear()
+        return paths
+
+    def take(self, path: str, header: Header) -> None:
+        """Take in what was read of an `unread` file. It counts, however the file changes, until nothing is unread: a
+        file that never rests must not be read for ever."""
+        self._fresh.add(path)
+        self._keep(path, header)
 
     def _of(self, preset: Preset, fingerprint: str, looked: Stamps) -> Need:
         measure = self._measures.get(fingerprint)
@@ -112,83 +138,73 @@ class Needs:
 
     def _estimate(self, preset: Preset, looked: Stamps) -> Need:
         shape = self._look(preset.model, looked).shape if preset.model else None
+        if preset.mmproj:
+            self._look(preset.mmproj, looked)  # for what it takes
         if shape is None:
             return UNKNOWN
         projector = _stamp(preset.mmproj, looked) if preset.mmproj else None
         try:
             return estimate(preset, shape, projector[0] if projector else 0, self.gpus)
         except (ValueError, ArithmeticError):  # no header gives such a shape: what was remembered of it is damaged
-            self._shapes.drop(preset.model or "")
+            self._headers.drop(preset.model or "")
             return UNKNOWN
 
-    def _look(self, path: str, looked: Stamps) -> _Known:
-        stamps = {file: _stamp(file, looked) for file in gguf_file.files(path)}
-        known = self._shapes.get(path)
-        if known is None or known.stamps != stamps:
-            # Stamped before it is read: what changes meanwhile has another stamp the next time.
-            known = _read(path, stamps)
-            self._shapes.put(path, known)
-        return known
+    def _look(self, path: str, looked: Stamps) -> Header:
+        self._asked.add(path)
+        stamps = _stamps(path, looked)
+        known = self._headers.get(path)
+        if known is not None and (known.stamps == stamps or path in self._fresh):
+            return known
+        if self.reads_later:
+            self._unread[path] = None
+            return Header(stamps, None, None, ())
+        header = read(path, stamps)
+        self._keep(path, header)
+        return header
+
+    def _keep(self, path: str, header: Header) -> None:
+        """Headers by the thousand take minutes, which must not be in vain if the supervisor is killed meanwhile."""
+        self._headers.put(path, header)
+        if time.monotonic() > self._saved_at + SAVE_SECONDS:
+            self.save()
 
 
-class _Book(Generic[Entry]):
-    """Entries by key, the latest last: in memory and, with a `path`, in a file of the state directory."""
+def read(path: str, stamps: Stamps | None = None) -> Header:
+    """What the files of the model or the projector at `path` say. Blocks as long as the disk takes, some 10 ms."""
+    # Stamped before it is read: what changes meanwhile has another stamp the next time.
+    stamps = _stamps(path, {}) if stamps is None else stamps
+    try:
+        return Header(stamps, gguf_file.read(path), None, ())
+    except NotAModel as error:
+        return Header(stamps, None, error.why, _inputs(path))
+    except CannotReadModel:
+        return Header(stamps, None, None, _inputs(path))
 
-    def __init__(self, path: Path | None, kind: type[Entry]) -> None:
-        self._path = path
-        self._decoder = msgspec.json.Decoder(_File[kind])  # type: ignore[valid-type]  # made for one kind of entry
-        self._entries = self._read()
-        self._changed = False
 
-    def get(self, key: str) -> Entry | None:
-        return self._entries.get(key)
+def unreadable() -> Header:
+    """What is known of a file that nobody could read: nothing, and that only until it is asked for again."""
+    return Header({}, None, None, ())
 
-    def put(self, key: str, entry: Entry) -> None:
-        if self._entries.get(key) != entry:
-            self._entries.pop(key, None)
-            self._entries[key] = entry
-            self._changed = True
 
-    def drop(self, key: str) -> None:
-        """Forget an entry: it is found out anew the next time."""
-        self._changed |= self._entries.pop(key, None) is not None
+def _inputs(path: str) -> tuple[gguf_file.Input, ...]:
+    try:
+        return tuple(gguf_file.inputs(path))
+    except CannotReadModel:
+        return ()
 
-    def trim(self, most: int, keep: Collection[str]) -> None:
-        """Forget the oldest entries that are none of `keep`, down to `most`."""
-        strangers = (key for key in list(self._entries) if key not in keep)
-        for key in itertools.islice(strangers, max(len(self._entries) - most, 0)):
-            del self._entries[key]
-            self._changed = True
 
-    def save(self) -> None:
-        """Replace the file as a whole, if anything changed."""
-        if not self._changed or self._path is None:
-            return
-        new = self._path.with_name(f".{self._path.name}.new")
-        try:
-            content = msgspec.json.encode(_File(FORMAT, self._entries))
-            new.unlink(missing_ok=True)  # whatever lies there: opening a FIFO would wait for its reader
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            new.replace(self._path)
-        except (OSError, UnicodeError):
-            # The disk is full or read-only, or a path is not Unicode: it is tried again at the next change.
-            with contextlib.suppress(OSError):
-                new.unlink(missing_ok=True)
-        self._changed = False
+def _is_sound(header: Header) -> bool:
+    """Whether a header can give this: what is remembered may be damaged."""
+    shape = header.shape
+    if shape is None:
+        return True
+    numbers = chain(*(vars(each).values() for each in (shape, *shape.layers)))
+    whole = (number for number in numbers if isinstance(number, int))
+    return 0 < len(shape.layers) <= MAX_LAYERS and all(0 <= number <= MAX_SIZE for number in whole)
 
-    def _read(self) -> dict[str, Entry]:
-        """What the file holds; nothing if it is not as `save` writes it."""
-        if self._path is None:
-            return {}
-        try:
-            if not self._path.is_file() or self._path.stat().st_size > MAX_FILE:
-                return {}
-            file = self._decoder.decode(self._path.read_bytes())
-        except (OSError, msgspec.MsgspecError, RecursionError):
-            return {}
-        return dict(file.entries) if file.format == FORMAT else {}
+
+def _stamps(path: str, looked: Stamps) -> Stamps:
+    return {file: _stamp(file, looked) for file in gguf_file.files(path)}
 
 
 def _fingerprint(preset: Preset, gpus: int, looked: Stamps) -> str:
@@ -208,12 +224,3 @@ def _stamp(path: str, looked: Stamps) -> Stamp:
         except (OSError, ValueError):
             looked[path] = None
     return looked[path]
-
-
-def _read(path: str, stamps: Stamps) -> _Known:
-    try:
-        return _Known(stamps, gguf_file.read(path))
-    except NotAModel as error:
-        return _Known(stamps, None, error.why)
-    except CannotReadModel:
-        return _Known(stamps, None)

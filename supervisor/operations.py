@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
 from supervisor import protocol
 from supervisor.announcements import Announcements, Record
+from supervisor.backends import missing_program
 from supervisor.control import Connection
 from supervisor.core.events import AskDropped, Asked, Goal, LeaseAsked, LeaseEnded
 from supervisor.core.refusals import Refusal
@@ -16,11 +17,13 @@ from supervisor.errors import ConfigurationError, Refused
 from supervisor.facts import Facts
 from supervisor.logs import LogBook, LogLine
 from supervisor.loop import Loop
+from supervisor.preset_files import Handler
 from supervisor.protocol import Message
 
 MAX_WHO = 200
 
-Reload = Callable[[bool], Message]  # told whether to change nothing and only say what would change
+# Told whether to change nothing and only say what would change, and whom to tell that, or what is wrong.
+Reload = Callable[[bool, Callable[[Message | ConfigurationError], None]], None]
 Status = Callable[[], Message]
 
 
@@ -42,6 +45,7 @@ class Operations:
         facts: Callable[[], Facts],
         reload: Reload,
         autoload: Callable[[], bool],
+        files: Mapping[str, Handler],
     ) -> None:
         self._loop = loop
         self._announcements = announcements
@@ -50,6 +54,7 @@ class Operations:
         self._facts = facts
         self._reload = reload
         self._autoload = autoload
+        self._files = files
         self._numbers = count(1)
         self._waiting: dict[int, Connection] = {}
         self._handlers: dict[str, Callable[[Connection, Message], None]] = {
@@ -64,6 +69,7 @@ class Operations:
             "reload": self._reload_presets,
             "events": self._events,
             "logs": self._logs,
+            **dict.fromkeys(files, self._ask_files),
         }
 
     def handle(self, connection: Connection, message: Message) -> None:
@@ -119,7 +125,7 @@ class Operations:
         who = _field(message, "who", str, "")[:MAX_WHO] or None
         connection.claim, connection.granted = next(self._numbers), False
         self._waiting[connection.claim] = connection
-        self._loop.deliver(LeaseAsked(connection.claim, model, autoload, timeout, avoid, who))
+        self._loop.deliver(LeaseAsked(connection.claim, model, autoload, timeout, avoid, who, self._is_futile(model)))
 
     def _release(self, connection: Connection, message: Message) -> None:
         if connection.claim is not None:
@@ -139,19 +145,53 @@ class Operations:
         wait, strict = _field(message, "wait", bool, False), _field(message, "strict", bool, False)
         connection.asking = next(self._numbers)
         self._waiting[connection.asking] = connection
-        self._loop.deliver(Asked(connection.asking, Goal(message["op"]), model, wait, strict))
+        self._loop.deliver(Asked(connection.asking, Goal(message["op"]), model, wait, strict, self._is_futile(model)))
+
+    def _is_futile(self, name: str | None) -> bool:
+        """Whether there is no program for a model that is not running: others must not make room for it."""
+        fleet = self._loop.fleet
+        model = fleet.resolve(name or fleet.policy.fallback or "")
+        return model is not None and not model.has_process and missing_program(model.preset) is not None
 
     def _reload_presets(self, connection: Connection, message: Message) -> None:
         dry_run = _field(message, "dry_run", bool, False)
+        number = connection.asking = next(self._numbers)
+        self._waiting[number] = connection
+        self._reload(dry_run, lambda changes: self._reloaded(number, changes))
+
+    def _reloaded(self, number: int, changes: Message | ConfigurationError) -> None:
+        connection = self._waiting.pop(number, None)
+        if connection is None:
+            return
+        connection.asking = None
+        if isinstance(changes, ConfigurationError):
+            connection.refuse(
+                Refused(
+                    "cannot reload: the configuration has errors; the running one is kept",
+                    status=400,
+                    error_type="invalid_request_error",
+                    problems=changes.problems,
+                )
+            )
+        else:
+            connection.send(protocol.ok(changes=changes))
+
+    def _ask_files(self, connection: Connection, message: Message) -> None:
+        number = connection.asking = next(self._numbers)
+        self._waiting[number] = connection
         try:
-            connection.send(protocol.ok(changes=self._reload(dry_run)))
-        except ConfigurationError as error:
-            raise Refused(
-                "cannot reload: the configuration has errors; the running one is kept",
-                status=400,
-                error_type="invalid_request_error",
-                problems=error.problems,
-            ) from None
+            self._files[message["op"]](message, lambda answer: self._answered_files(number, answer))
+        except Refused as error:
+            self._answered_files(number, error)
+
+    def _answered_files(self, number: int, answer: Message | Refused) -> None:
+        if (connection := self._waiting.pop(number, None)) is None:
+            return
+        connection.asking = None
+        if isinstance(answer, Refused):
+            connection.refuse(answer)
+        else:
+            connection.send(protocol.ok(**answer))
 
     def _tell_facts(self, connection: Connection, _: Message) -> None:
         told = [{"facts": {"model": name, **facts}} for name, facts in self._facts().items()]
@@ -169,8 +209,9 @@ class Operations:
     def _logs(self, connection: Connection, message: Message) -> None:
         name = self._log_name(_field(message, "model", str, ""))
         count, follow = _field(message, "lines", int, 100), _field(message, "follow", bool, False)
+        after = _field(message, "after", int, 0)
         connection.send(protocol.ok())
-        for line in self._logbook.tail(name, count):
+        for line in self._logbook.tail(name, count, after):
             connection.send(line_message(line))
         if follow:
             connection.follows_log = name
@@ -193,7 +234,8 @@ def event_message(record: Record) -> Message:
 
 def line_message(line: LogLine) -> Message:
     """A line as the followers of "logs" receive it."""
-    return {"line": {"at": line.at, "launch": line.launch, "text": line.text}}
+    told = {"at": line.at, "launch": line.launch, "text": line.text}
+    return {"line": {**told, "instance": line.instance, "number": line.number}}
 
 
 def _field(message: Message, name: str, kind: type, default: Any) -> Any:

@@ -4,42 +4,49 @@ from __future__ import annotations
 
 import difflib
 import os
-import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from supervisor import models_dir, yaml_positions
+from supervisor.backends import missing_program
 from supervisor.configuration import LENIENT, Configuration, Judge, Origin
 from supervisor.core import config as config_keys
 from supervisor.core import preset as preset_keys
 from supervisor.core.config import Config
 from supervisor.core.fields import complaints, unknown_key
 from supervisor.core.misfits import Misfit
+from supervisor.core.need import Need
 from supervisor.core.preset import Preset
 from supervisor.core.quantities import shown
 from supervisor.errors import ConfigurationError, Problem
+from supervisor.files import Files
 from supervisor.models_dir import Models
-from supervisor.yaml_source import Keys, Source, open_source, printable
+from supervisor.preset_paths import absolute, below, why_unreadable, with_paths
+from supervisor.yaml_source import Keys, Source, Written, printable
 
 SUFFIXES = (".yaml", ".yml")
 TOP_KEYS = ("defaults", "models")
 MODEL_KEYS = Preset.model_fields.keys() - {"name"}
 
-Written = dict[str, Any]
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 @dataclass
 class _Entry:
-    """A model as a file has it; `preset` is None if it has problems."""
+    """A model as a file has it; `preset` is None if it has problems, or `lacks` its file. `sound` is what is left of
+    it without what is wrong, and `wrong` are the keys of that."""
 
     source: Source
     keys: Keys
     written: Written
     preset: Preset | None
+    lacks: str | None = None
+    sound: Preset | None = None
+    wrong: frozenset[str] = frozenset()
 
     @property
     def aliases(self) -> list[str]:
@@ -48,44 +55,52 @@ class _Entry:
         return [alias for alias in written if isinstance(alias, str)] if isinstance(written, list) else []
 
 
-def load(path: Path, judge: Judge = LENIENT) -> Configuration:
+def load(path: Path, judge: Judge = LENIENT, files: Files | None = None) -> Configuration:
     """The configuration that the config.yaml at `path` names, as far as `judge` lets it pass.
 
     Raises ConfigurationError with the problems of all files, sorted by file and line. If config.yaml can't be read,
     the presets are looked for where they are by default.
     """
+    files = files or Files()
+    files.begin()
     problems: list[Problem] = []
-    sources = list(_opened([path], problems))
+    sources = list(_opened(files, [path], problems))
     config, presets_dir = _load_config(sources[0]) if sources else (None, _default_directory(path))
     models = _look(sources[0], config, judge) if config is not None else Models()
     entries: dict[str, _Entry] = {}
     if presets_dir is not None:
-        for source in _opened(_presets_files(presets_dir, path, sources), problems):
+        for source in _opened(files, _presets_files(files, presets_dir, path, sources), problems):
             _load_presets(source, entries, models)
             sources.append(source)
     _check_with_programs(entries.values(), judge)
+    faults = [*_lacking(entries.values()), *_without_program(entries.values())]
     aliases = _load_aliases(entries)
     found = models_dir.presets(models, _taken(entries, aliases))
     if config is not None and config.fallback is not None:
         _check_fallback(sources[0], config.fallback, [*entries, *aliases, *found])
     presets = {name: entry.preset for name, entry in entries.items() if entry.preset is not None} | found
     problems += [problem for source in sources for problem in source.problems]
+    needs: Mapping[str, Need] = {}
     if config is not None and not problems:
-        for misfit in judge.misfits(config, presets):
+        needs = judge.needs(config, presets)
+        for misfit in judge.misfits(config, presets, needs):
             problems += _place_misfit(misfit, sources[0], entries, models)
     if problems or config is None or presets_dir is None:
-        raise ConfigurationError(_sorted(problems))
-    files = {name: printable(Path(models.found[name].model)) for name in found}
+        raise ConfigurationError(_sorted([*problems, *faults]))
+    paths = {name: printable(Path(models.found[name].model)) for name in found}
     return Configuration(
         config=config,
         path=path.absolute(),
         presets_dir=presets_dir.absolute(),
         models_dir=_models_directory(path, config.models_dir),
         presets=presets,
-        aliases=aliases,
-        origins={name: _origin(entry, path.parent) for name, entry in entries.items()}
-        | {name: Origin(file, None, "models_dir") for name, file in files.items()},
+        aliases={alias: name for alias, name in aliases.items() if name in presets},
+        needs=needs,
+        origins={name: _origin(entry, path.parent) for name, entry in entries.items() if entry.preset}
+        | {name: Origin(file, None, "models_dir") for name, file in paths.items()},
         notices=tuple(_sorted([*models.notices, *(notice for source in sources for notice in source.notices)])),
+        faults=tuple(_sorted(faults)),
+        sources={name: entry.source for name, entry in entries.items()},
     )
 
 
@@ -129,15 +144,16 @@ def _place_misfit(misfit: Misfit, config: Source, entries: Mapping[str, _Entry],
 
 def places(path: Path) -> tuple[Path | None, list[Path], Path | None]:
     """The directory of presets that the config.yaml at `path` names, as far as that can be told, its files, and the
-    directory of models, if config.yaml can be used."""
-    sources = list(_opened([path], []))
+    directory of models, if config.yaml can be read."""
+    files = Files()
+    sources = list(_opened(files, [path], []))
     config, directory = _load_config(sources[0]) if sources else (None, _default_directory(path))
-    files = _presets_files(directory, path, []) if directory is not None else []
-    return directory, files, _models_directory(path, config.models_dir) if config is not None else None
+    presets = _presets_files(files, directory, path, []) if directory is not None else []
+    return directory, presets, _models_directory(path, config.models_dir) if config is not None else None
 
 
-def look_through(path: Path, text: str) -> tuple[list[Problem], list[Problem]]:
-    """The problems and the notices that a file of presets would have if it were at `path` and held `text`.
+def look_through(path: Path, text: str) -> list[Problem]:
+    """The problems that a file of presets would have if it were at `path` and held `text`.
 
     Names that other files have as well are not seen. Raises ConfigurationError if it can't be read as YAML.
     """
@@ -145,7 +161,7 @@ def look_through(path: Path, text: str) -> tuple[list[Problem], list[Problem]]:
     entries: dict[str, _Entry] = {}
     _load_presets(source, entries, Models())
     _load_aliases(entries)
-    return _sorted(source.problems), _sorted(source.notices)
+    return _sorted([*source.problems, *_lacking(entries.values())])
 
 
 def is_presets_name(name: str) -> bool:
@@ -153,16 +169,16 @@ def is_presets_name(name: str) -> bool:
     return name.endswith(SUFFIXES) and not name.startswith((".", "#"))
 
 
-def _opened(paths: Iterable[Path], problems: list[Problem]) -> Iterator[Source]:
+def _opened(files: Files, paths: Iterable[Path], problems: list[Problem]) -> Iterator[Source]:
     for path in paths:
         try:
-            yield open_source(path)
+            yield files.open(path)
         except ConfigurationError as error:
             problems += error.problems
 
 
 def _load_config(source: Source) -> tuple[Config | None, Path | None]:
-    """The config, or None if it has problems; and the directory of presets as far as it is known all the same."""
+    """The config without what is wrong in it, and the directory of presets as far as it is known."""
     written = source.root
     if not isinstance(written, dict):
         source.complain((), f"cannot use {shown(written)} as a configuration: write 'key: value' lines")
@@ -171,15 +187,25 @@ def _load_config(source: Source) -> tuple[Config | None, Path | None]:
     try:
         config = Config.model_validate(written)
     except ValidationError as error:
-        for keys, message in complaints(Config, error):
+        wrong = complaints(Config, error)
+        for keys, message in wrong:
             source.complain(keys, message)
+        config = _sound(Config, written, {str(keys[0]) for keys, _ in wrong if keys})
     for key in written:
         if key in config_keys.UNACTED:
             source.notice((key,), f"{key!r} is read but has no effect in this version")
     directory = written.get("presets", _DEFAULT_PRESETS)
     if not isinstance(directory, str) or not directory or "\0" in directory:
         return config, None
-    return config, _below(source.path.parent, directory)
+    return config, below(source.path.parent, directory)
+
+
+def _sound(kind: type[_Kind], written: Written, wrong: Collection[str]) -> _Kind | None:
+    """What is left without the `wrong` keys, so that all that is wrong elsewhere is told at once."""
+    try:
+        return kind.model_validate({key: value for key, value in written.items() if key not in wrong})
+    except ValidationError:
+        return None
 
 
 def _check_fallback(source: Source, fallback: str, names: list[str]) -> None:
@@ -194,7 +220,7 @@ _DEFAULT_MODELS: str = Config.model_fields["models_dir"].default
 
 
 def _models_directory(config: Path, written: str) -> Path:
-    return Path(_absolute(config.parent, written))
+    return Path(absolute(config.parent, written))
 
 
 def _default_directory(path: Path) -> Path | None:
@@ -202,11 +228,10 @@ def _default_directory(path: Path) -> Path | None:
     return directory if os.path.isdir(directory) else None  # noqa: PTH112  # Path.is_dir may raise PermissionError
 
 
-def _presets_files(directory: Path, config: Path, sources: list[Source]) -> list[Path]:
+def _presets_files(files: Files, directory: Path, config: Path, sources: list[Source]) -> list[Path]:
     """The files of presets, sorted by name; config.yaml is none."""
     try:
-        with os.scandir(directory) as entries:
-            names = [entry.name for entry in entries]
+        names = files.names(directory)
     except OSError as error:
         for source in sources:
             reason = f"{error.strerror}; create it or correct the path"
@@ -221,7 +246,6 @@ def _load_presets(source: Source, entries: dict[str, _Entry], found: Models) -> 
     One that names no `model` has the files of the one `found` under its name.
     """
     models, defaults = _sections(source)
-    _notice_unacted(source, ("defaults",), defaults)
     for name, written in models.items():
         if source.is_full:
             return
@@ -230,9 +254,8 @@ def _load_presets(source: Source, entries: dict[str, _Entry], found: Models) -> 
             other = entries[name].source.place(keys)
             source.complain(keys, f"cannot use the name {shown(name)}: it is taken by {other}; rename one of them")
         elif written is None or isinstance(written, dict):
-            _notice_unacted(source, keys, written or {})
             whole = found.completed(name, _overlaid(written or {}, defaults))
-            entries[name] = _Entry(source, keys, whole, _load_preset(source, name, whole, found.missing.get(name)))
+            entries[name] = _load_preset(source, name, whole, found)
         else:
             source.complain(keys, f"cannot use {shown(written)} as a model: write 'key: value' lines below its name")
             entries[name] = _Entry(source, keys, {}, None)
@@ -281,84 +304,70 @@ def _merged(over: Written, under: Written) -> Written:
     return merged
 
 
-def _load_preset(source: Source, name: str, written: Written, missing: str | None) -> Preset | None:
-    """`missing` is what is wrong with the file of that name in the directory of models."""
-    body = _with_paths(written, source.path.parent)
+def _load_preset(source: Source, name: str, written: Written, models: Models) -> _Entry:
+    """One model of a file; what is wrong with it is complained about, but for a file that `models` might have had."""
+    entry = _Entry(source, ("models", name), written, None)
+    body = with_paths(written, source.path.parent)
     found: list[tuple[Keys, str]] = []
     if "name" in body:
         found.append((("name",), unknown_key("name", MODEL_KEYS)))
-    preset = None
+    known, preset = source.made.get(name, (None, None))
     try:
-        preset = Preset.model_validate({**body, "name": name})
+        if preset is None or body != known:  # equal bodies of one content are of the same types
+            preset = Preset.model_validate({**body, "name": name})
+            source.made[name] = body, preset
     except ValidationError as error:
         found += [(() if keys == ("name",) else keys, message) for keys, message in complaints(Preset, error)]
     if body.get("backend") != "command":
-        found += [((key,), why) for key in ("model", "mmproj") if (why := _why_unreadable(body.get(key)))]
+        found += [((key,), why) for key in ("model", "mmproj") if (why := why_unreadable(body.get(key)))]
+    entry.wrong = frozenset(str(keys[0]) for keys, _ in found if keys)
     for keys, message in found:
         if keys == ("model",) and body.get("model") is None:
-            message += (
-                f"; {shown(name)} in models_dir is none: {missing}"
-                if missing
-                else ", or put one of its name into models_dir"
-            )
-        source.complain(("models", name, *keys), message)
-    return None if found else preset
+            entry.lacks = message + _instead(name, models)
+        else:
+            source.complain((*entry.keys, *keys), message)
+    entry.preset = None if found else preset
+    # Where the file is missing any will do: what is asked of it is what its program says to the rest.
+    entry.sound = preset if not found else _sound(Preset, {"model": "/", **body, "name": name}, entry.wrong - {"model"})
+    return entry
 
 
-def _with_paths(written: Written, directory: Path) -> Written:
-    """The same with absolute paths; a program, be it a command's or `binary`, is a path only if it holds a slash."""
-    body = dict(written)
-    if isinstance(body.get("binary"), str) and "/" in body["binary"]:
-        body["binary"] = _absolute(directory, body["binary"])
-    for key in ("model", "mmproj"):
-        if isinstance(body.get(key), str) and body[key]:
-            body[key] = _absolute(directory, body[key])
-    command = body.get("command")
-    if isinstance(command, list) and command and isinstance(command[0], str) and "/" in command[0]:
-        body["command"] = [_absolute(directory, command[0]), *command[1:]]
-    return body
-
-
-def _below(directory: Path, path: str) -> Path:
-    return directory / os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser raises for an unknown user
-
-
-def _absolute(directory: Path, path: str) -> str:
-    """As people would write it: without "..", unless a symbolic link before it leads elsewhere."""
-    absolute = _below(directory, path).absolute()
-    if ".." not in absolute.parts:
-        return str(absolute)
-    plain = os.path.normpath(absolute)
-    return plain if os.path.realpath(plain) == os.path.realpath(absolute) else str(absolute)
-
-
-def _why_unreadable(path: object) -> str | None:
-    """What keeps a model's file from being read; None if nothing does, or if `path` is none and validation says so."""
-    if not isinstance(path, str) or not path or "\0" in path:
-        return None
-    try:
-        is_file = stat.S_ISREG(Path(path).stat().st_mode)
-    except OSError as error:
-        return f"cannot read {shown(path, 200)}: {error.strerror}; correct the path"
-    if not is_file:
-        return f"cannot read {shown(path, 200)}: it is not a regular file; write the path of a GGUF file"
-    if not os.access(path, os.R_OK):
-        return f"cannot read {shown(path, 200)}: permission denied; make it readable for this user"
-    return None
-
-
-def _notice_unacted(source: Source, keys: Keys, written: Written) -> None:
-    for key in written:
-        if key in preset_keys.UNACTED:
-            source.notice((*keys, key), f"{key!r} is read but has no effect in this version")
+def _instead(name: str, models: Models) -> str:
+    """What else could have been meant by a preset that names no file."""
+    if name in models.missing:
+        why = f"; {shown(name)} in models_dir is none: {models.missing[name]}"
+    elif close := difflib.get_close_matches(name, models.found, n=1):
+        why = f"; did you mean {shown(close[0])}, which is in models_dir?"
+    else:
+        why = ", or put one of its name into models_dir"
+    return f"{why}; until then the model is left out"
 
 
 def _check_with_programs(entries: Iterable[_Entry], judge: Judge) -> None:
     """Complain about what the programs would refuse that are to serve the models."""
+    judge.prepare([entry.sound for entry in entries if entry.sound is not None and not entry.source.is_full])
     for entry in entries:
-        if entry.preset is not None and not entry.source.is_full:
-            for keys, message in judge.refused(entry.preset):
-                entry.source.complain((*entry.keys, *keys), message)
+        if entry.sound is not None and not entry.source.is_full:
+            for keys, message in judge.refused(entry.sound):
+                if keys[0] not in entry.wrong:
+                    entry.source.complain((*entry.keys, *keys), message)
+
+
+def _lacking(entries: Iterable[_Entry]) -> list[Problem]:
+    """Presets that go without a model until its file is there; noted where they are written."""
+    return [_noted(entry, "model", entry.lacks) for entry in entries if entry.lacks]
+
+
+def _without_program(entries: Iterable[_Entry]) -> list[Problem]:
+    """Presets that can't be loaded until a program is there; noted likewise. llama-servers were asked already."""
+    commands = [(entry, entry.preset) for entry in entries if entry.preset and entry.preset.backend == "command"]
+    missing = [(entry, why) for entry, preset in commands if (why := missing_program(preset))]
+    return [_noted(entry, "command", f"{why}; until it is there the model can't be loaded") for entry, why in missing]
+
+
+def _noted(entry: _Entry, key: str, message: str) -> Problem:
+    entry.source.notice((*entry.keys, key), message)
+    return entry.source.notices[-1]
 
 
 def _load_aliases(entries: dict[str, _Entry]) -> dict[str, str]:

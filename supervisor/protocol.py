@@ -29,15 +29,47 @@ withdraws a queued one.
     ← {"ok": false, "error": {…, "problems": [{"file", "line", "field", "message"}]}}
     → {"op": "events", "follow": true, "since": 0}
     ← {"ok": true}, then {"event": {…}} a line each
-    → {"op": "logs", "model": M, "lines": 100, "follow": true}
-    ← {"ok": true}, then {"line": {"at", "launch", "text"}} a line each
+    → {"op": "logs", "model": M, "lines": 100, "after": 0, "follow": true}
+    ← {"ok": true}, then {"line": {"at", "launch", "text", "instance", "number"}} a line each
+    → {"op": "preset", "model": M}
+    ← {"ok": true, "preset": [{"key", "value", "source", "file", "line"}]}                 see preset_origins.py
+
+    → {"op": "files"}
+    ← {"ok": true, "directory": "/etc/…/presets.d", "edit_commands": false, "writable": true,
+       "files": [{"file": "chat.yaml", "size": 512, "sha": "9f86…", "models": ["qwen"], "why_not": null}]}
+    → {"op": "file", "file": "chat.yaml"}
+    ← {"ok": true, "path": "/etc/…/presets.d/chat.yaml", "text": "…", "sha": "9f86…"}
+    → {"op": "try", "file": "chat.yaml", "text": "…"}
+    ← {"ok": true, "problems": [{"file", "line", "field", "message", "here": true}], "notices": […],
+       "changes": {…} | null, "words": "a reload would: …" | null}
+    → {"op": "save", "file": "chat.yaml", "text": "…", "base": "9f86…"}
+    ← {"ok": true, "outcome": "saved", "sha": "60ab…", "problems": […], "notices": […], "changes": {…} | null,
+       "words": "reloaded: …" | null}
+    ← {"ok": true, "outcome": "refused", "problems": […], "notices": [], "changes": null, "words": null}
+    ← {"ok": true, "outcome": "conflict", "text": "…" | null, "sha": "2c26…" | null}
+    → {"op": "history", "file": "chat.yaml"}
+    ← {"ok": true, "versions": [{"at": 1760000000000000000, "sha": "2c26…", "size": 498}]}
+    → {"op": "history", "file": "chat.yaml", "at": 1760000000000000000}
+    ← {"ok": true, "text": "…", "sha": "2c26…"}
+    → {"op": "schema"}
+    ← {"ok": true, "schema": {…}}                                                          see core/schema.py
+
+These are for editors of the files of presets. `sha` is the SHA-256 of a content, null where there is no file; `text` of
+null, too, is no file: to try it, or to save it, is to remove the file. A save is of the file as it was at `base`; if it
+is another one by then, that is a conflict. What would make problems is refused, and nothing written: `problems` are
+those that all files would have, `here` those of this one. What is saved is applied as by "reload", but for problems
+that other files have (`changes` is null then). `why_not` says what keeps a file from being edited in this way. Where
+`web.edit_commands` of config.yaml is false, what decides on programs may not be added or changed, see core/guarded.py;
+"try" runs no program that is not in use. The versions of "history" are what was replaced at those times, in ns. The
+`file` "@config" is config.yaml, which can only be read.
 
 "facts" are the same for as long as `revision` of the status object is: see core/facts.py.
 `wait` answers when it is done, not accepted. `strict` refuses to load what runs and to unload what does not. `autoload`
-absent or null is as configured. `dry_run` changes nothing and tells what a reload would change. `outcomes` has each
-changed and removed model: its server ends "at_once" or when it is "idle", or it is "not_running". The streams of
-"facts", "events" and "logs" end with {"end": true} unless they follow; then only the client's hang-up or the
-supervisor's end closes them. `model` "@web" names the web tier in logs.
+absent or null is as configured. `dry_run` changes nothing and tells what a reload would change; both answer once the
+headers of new model files were read, some 10 ms each. `outcomes` has each changed and removed model: its server ends
+"at_once" or when it is "idle", or it is "not_running". The streams of "facts", "events" and "logs" end with
+{"end": true} unless they follow; then only the client's hang-up or the supervisor's end closes them. `model` "@web"
+names the web tier in logs. Lines have rising numbers, and `after` is the number of the last one that is known already.
 """
 
 from __future__ import annotations
@@ -49,6 +81,7 @@ from supervisor.errors import Problem, ProtocolError, Refused
 
 MAX_LINE = 32 * 1024 * 1024  # the status of some 30,000 models
 WEB = "@web"
+CONFIG = "@config"
 
 Message = dict[str, Any]
 

@@ -7,6 +7,12 @@ import os
 import sdnotify
 
 
+def extend_start(seconds: float) -> None:
+    """Ask for so much time, if it is more than is left until READY=1 has to come. For before there is a Systemd."""
+    if "NOTIFY_SOCKET" in os.environ:
+        sdnotify.SystemdNotifier().notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+
 class Systemd:
     """Silent unless NOTIFY_SOCKET is set; takes it, and WATCHDOG_USEC, out of the environment the children get."""
 

@@ -17,7 +17,7 @@ LISTEN_FD = 3
 GRACE_SECONDS = 24 * 3600
 
 
-def environment(runtime: Path, web: Web) -> dict[str, str]:
+def environment(runtime: Path, state: Path, web: Web) -> dict[str, str]:
     """The web tier's environment."""
     root = Path(__file__).resolve().parents[1]
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -25,6 +25,7 @@ def environment(runtime: Path, web: Web) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "LLAMA_ROUTER_RUNTIME_DIR": str(runtime),
+        "LLAMA_ROUTER_STATE_DIR": str(state),
         "LLAMA_ROUTER_LISTEN_FD": str(LISTEN_FD),
         "LLAMA_ROUTER_WORKERS": str(web.workers),
         "LLAMA_ROUTER_CORS_ORIGINS": " ".join(web.cors_origins),

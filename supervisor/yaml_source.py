@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor import yaml_positions
+from supervisor.core.preset import Preset
 from supervisor.errors import ConfigurationError, Problem
 from supervisor.yaml_positions import MAX_PROBLEMS, Document
 
@@ -19,17 +19,22 @@ MAX_BYTES = 4 * 2**20
 MAX_FIELD_PART = 200
 
 Keys = tuple[str | int, ...]
+Written = dict[str, Any]
+# What was made of a file's models, by their names: each of what, and the preset.
+Made = dict[str, tuple[Written, Preset]]
 
 
 @dataclass
 class Source:
     """A file's content, its problems (at most MAX_PROBLEMS, then it `is_full`) and notices.
 
-    Keys below ("models", NAME) that come from the file's defaults are reported where they are written.
+    Keys below ("models", NAME) that come from the file's defaults are reported where they are written. `made` is
+    shared by all that are opened with the same content.
     """
 
     path: Path
     document: Document
+    made: Made = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notices: list[Problem] = field(default_factory=list)
 
@@ -79,14 +84,13 @@ class Source:
         return keys
 
 
-def open_source(path: Path) -> Source:
-    """Read and parse `path`. Raises ConfigurationError."""
+def read_source(path: Path) -> bytes:
+    """The content of `path`. Raises ConfigurationError."""
     try:
-        data = read_file(path)
+        return read_file(path)
     except OSError as error:
         problem = Problem(printable(path), None, None, f"cannot read the file: {error.strerror or error}")
         raise ConfigurationError([problem]) from None
-    return Source(path, yaml_positions.parse(data, printable(path)))
 
 
 def printable(path: Path) -> str:

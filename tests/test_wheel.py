@@ -25,6 +25,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from fake_llama_server import ANSWERS, script
 
 ROOT = Path(__file__).resolve().parents[1]
 READY_SECONDS = 60
@@ -206,9 +207,10 @@ def test_it_accepts_the_configuration(installed: Path, config: Path, tmp_path: P
 def test_it_accepts_the_examples(installed: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "packaging" / "examples", tmp_path / "examples")
     for file in (tmp_path / "examples" / "presets.d").glob("*.yaml"):
-        file.write_text(re.sub(r"/srv/models/\S+\.gguf", str(demo_model()), file.read_text()))
+        text = re.sub(r"/srv/models/\S+\.gguf", str(demo_model()), file.read_text())
+        file.write_text(text.replace("/opt/llama.cpp/llama-server", str(script(tmp_path / "llama-server", ANSWERS))))
     answer = run(installed / "llama-router", "check", "--config", tmp_path / "examples" / "config.yaml", "--json")
-    assert json.loads(answer)["models"] == ["nomic-embed", "qwen3-8b", "qwen3-coder", "smollm2"]
+    assert json.loads(answer)["models"] == ["gemma-3-12b", "nomic-embed", "qwen3-8b", "qwen3-coder", "smollm2"]
 
 
 def test_the_page_lists_the_model(running: Running) -> None:

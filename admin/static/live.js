@@ -1,122 +1,104 @@
-// Keeps the page true while it is open: the server says that something changed, the page fetches what changes and
-// replaces only the rows and parts that differ, so that focus, open log lines and scroll positions stay. Requests come
-// and go without an event, so the page looks by itself as well.
+// What keeps every page true while it is open: the one event stream, the word "live" in the header, and times that grow.
 
 const AWAY = "supervisor away, reconnecting";
+const SIGNED_OUT = "signed out";
 const RETRY_MS = 2000;
-const TICK_MS = 5000;
-const PARTS = ["summary", "room", "queue"];
 
-const models = document.getElementById("models");
 const live = document.getElementById("live");
-let fetching = false;
-let again = false;
 
-function say(text, lost) {
+// Tell whether what the page shows is true, in the header's status line.
+export function say(isLive) {
+  const text = isLive ? "live" : AWAY;
+  if (!isLive && live.querySelector("a")) return; // it says why
   if (live.textContent !== text) live.textContent = text;
-  live.classList.toggle("lost", lost);
+  live.classList.toggle("lost", !isLive);
 }
 
-function ago(seconds) {
+// A session ends by itself, or with its password. The page stays as it is: there may be unsaved words in it.
+async function lookAtSession() {
+  const answer = await fetch("/ui/session", { headers: { Accept: "application/json" } }).catch(() => null);
+  if (answer?.status !== 401 || live.querySelector("a")) return;
+  const link = document.createElement("a");
+  link.href = `/ui/login?${new URLSearchParams({ next: location.pathname + location.search })}`;
+  link.textContent = "sign in again";
+  live.replaceChildren(`${SIGNED_OUT}, `, link);
+  live.classList.add("lost");
+}
+
+// Call `changed` at the start, whenever the models change, and after each time the connection was lost.
+export function follow(changed) {
+  const events = new EventSource("/ui/events");
+  events.addEventListener("open", changed);
+  events.addEventListener("models", changed);
+  events.addEventListener("error", () => {
+    say(false);
+    // A browser tries again by itself after a broken connection, but gives up on an error answer.
+    if (events.readyState !== EventSource.CLOSED) return;
+    lookAtSession();
+    setTimeout(follow, RETRY_MS, changed);
+  });
+}
+
+// Such as "5 min"; admin/view.py words it the same way.
+export function ago(seconds) {
   if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
   return `${Math.floor(seconds / 86400)} d`;
 }
 
-function tick() {
-  for (const time of models.querySelectorAll("time")) {
+// Word all <time> elements of `root` anew.
+export function tick(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
     time.textContent = ago((Date.now() - Date.parse(time.dateTime)) / 1000);
   }
 }
 
-// The element that had the focus, found again by what it is and which model it belongs to.
-function focusOf(root) {
-  const element = document.activeElement;
-  if (!root.contains(element)) return () => {};
-  const key = element.closest("[data-model]")?.dataset.model;
-  const tag = element.tagName;
-  return () => {
-    if (element.isConnected || key === undefined) return;
-    const row = root.querySelector(`[data-model="${CSS.escape(key)}"]`);
-    (row?.querySelector(tag) ?? row?.querySelector("button"))?.focus({ preventScroll: true });
+// The same times in the same words: a difference of seconds is none.
+export function keepTimes(old, fresh) {
+  const times = old.querySelectorAll("time");
+  fresh.querySelectorAll("time").forEach((time, index) => {
+    if (time.dateTime === times[index]?.dateTime) time.textContent = times[index].textContent;
+  });
+}
+
+// A function that fetches `path` and gives its body to `swap`, one fetch at a time; `refused` is told of an answer that
+// is no page, and true if it has dealt with it.
+export function fetching(path, swap, refused = () => false) {
+  let busy = false;
+  let again = false;
+  return async function refresh() {
+    again = busy;
+    if (busy) return;
+    busy = true;
+    try {
+      const answer = await fetch(path, { headers: { Accept: "application/json" } });
+      if (answer.ok) swap(new DOMParser().parseFromString(await answer.text(), "text/html").body);
+      else if (!refused(answer)) throw new Error(answer.statusText);
+      say(true);
+    } catch {
+      say(false);
+    } finally {
+      busy = false;
+      if (again) refresh();
+    }
   };
 }
 
-// The same times in the same words: a difference of seconds is none.
-function keepTimes(old, fresh) {
-  const shown = old.querySelectorAll("time");
-  fresh.querySelectorAll("time").forEach((time, index) => {
-    if (time.dateTime === shown[index]?.dateTime) time.textContent = shown[index].textContent;
-  });
-}
-
-function replaceRow(old, fresh) {
-  keepTimes(old, fresh);
-  const open = old.querySelector("details")?.open ?? false;
-  if (open && fresh.querySelector("details")) fresh.querySelector("details").open = true;
-  if (!old.isEqualNode(fresh)) old.replaceWith(fresh);
-}
-
-function replacePart(old, fresh) {
-  keepTimes(old, fresh);
-  if (old.isEqualNode(fresh)) return;
-  const top = old.querySelector(".scroll")?.scrollTop ?? 0;
-  const focused = document.activeElement.matches(".scroll") && old.contains(document.activeElement);
-  old.replaceChildren(...fresh.childNodes);
-  const scrolled = old.querySelector(".scroll");
-  if (!scrolled) return;
-  scrolled.scrollTop = top;
-  if (focused) scrolled.focus({ preventScroll: true });
-}
-
-function swap(fragment) {
-  const restore = focusOf(models);
-  const oldRows = [...models.querySelectorAll("tr[data-model]")];
-  const freshRows = [...fragment.querySelectorAll("tr[data-model]")];
-  const names = (rows) => rows.map((row) => row.dataset.model).join("\n");
-  if (oldRows.length > 0 && names(oldRows) === names(freshRows)) {
-    oldRows.forEach((row, index) => replaceRow(row, freshRows[index]));
-    for (const part of PARTS) replacePart(models.querySelector(`#${part}`), fragment.querySelector(`#${part}`));
-  } else {
-    const open = new Set([...models.querySelectorAll("details[open]")].map((element) => element.dataset.key));
-    for (const element of fragment.querySelectorAll("details")) element.open = open.has(element.dataset.key);
-    models.replaceChildren(...fragment.childNodes);
-  }
-  restore();
-}
-
-async function refresh() {
-  again = fetching;
-  if (fetching) return;
-  fetching = true;
+// Send the form of a button without leaving the page; `tell` gets what is wrong, or "".
+export async function send(form, tell) {
+  const button = form.querySelector("button");
+  button.setAttribute("aria-busy", "true");
   try {
-    const answer = await fetch("/ui/models");
-    if (!answer.ok) throw new Error(answer.statusText);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    swap(page.body);
-    say("live", false);
+    const answer = await fetch(form.action, {
+      method: "POST",
+      body: new URLSearchParams(new FormData(form)),
+      headers: { Accept: "application/json" },
+    });
+    tell(answer.ok ? "" : (await answer.json()).error.message);
   } catch {
-    say(AWAY, true);
+    tell("llama-router does not answer; nothing was changed as far as this page knows");
   } finally {
-    fetching = false;
-    if (again) refresh();
+    button.removeAttribute("aria-busy");
   }
 }
-
-function listen() {
-  const events = new EventSource("/ui/events");
-  events.addEventListener("open", refresh);
-  events.addEventListener("models", refresh);
-  events.addEventListener("error", () => {
-    say(AWAY, true);
-    // A browser tries again by itself after a broken connection, but gives up on an error answer.
-    if (events.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
-  });
-}
-
-listen();
-setInterval(() => {
-  tick();
-  if (!document.hidden) refresh();
-}, TICK_MS);

@@ -43,6 +43,9 @@ Starting llama-router with packaging/demo/config.yaml. Once it is ready, try:
   curl $where/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{"model": "smollm2", "messages": [{"role": "user", "content": "What is the capital of France?"}]}'
 
+The dashboard opens with the link that it prints then, which works once. To sign in with a password, set one as below
+with passwd in place of status.
+
 The other commands need to know which one is meant:
   export LLAMA_ROUTER_RUNTIME_DIR='$runtime'; .venv/bin/llama-router status
 Ctrl-C stops it and the models it runs.

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from supervisor.core import facts
 from supervisor.core.events import Notified
 from supervisor.core.preset import Preset
+from supervisor.core.quantities import shown
 from supervisor.core.reasons import EndReason
+
+if TYPE_CHECKING:
+    from supervisor.backends.llama_server_binary import Binary
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,16 @@ class Plan:
     dialect: Dialect | None = None
 
 
-def plan(preset: Preset, place: Place) -> Plan:
+class Known(Protocol):
+    """What was found out before, so that a plan waits for nothing: the program of a preset, for which it raises
+    CannotStart, and whether a model says how an input's vectors become one."""
+
+    def binary(self, preset: Preset) -> Binary: ...
+
+    def names_pooling(self, path: str) -> bool: ...
+
+
+def plan(preset: Preset, place: Place, known: Known) -> Plan:
     """How to start a model server for `preset`, writing its settings file if it needs one. Raises CannotStart."""
     # Each backend's module needs Place and Plan from this one.
     from supervisor.backends import command, llama_cpp_python, llama_server
@@ -65,19 +80,33 @@ def plan(preset: Preset, place: Place) -> Plan:
         case "llama-cpp-python":
             return llama_cpp_python.plan(preset, place)
         case "llama-server":
-            return llama_server.plan(preset, place)
+            return llama_server.plan(preset, place, known)
         case "command":
             return command.plan(preset, place)
 
 
-def problems(preset: Preset) -> list[tuple[tuple[str, ...], str]]:
+def problems(preset: Preset, program: Callable[[Preset], Binary | None]) -> list[tuple[tuple[str, ...], str]]:
     """What only the backend's program can say of a preset, each with the keys it belongs to.
 
-    May run it, which takes a tenth of a second, and some seconds at most.
+    `program` finds it, or raises CannotStart; None if nothing is known of it.
     """
     from supervisor.backends import llama_server
 
-    return llama_server.problems(preset) if preset.backend == "llama-server" else []
+    return llama_server.problems(preset, program) if preset.backend == "llama-server" else []
+
+
+def missing_program(preset: Preset) -> str | None:
+    """Why there is no program to start for `preset`; None if there is one, found as execvpe(3) finds it."""
+    program = {"llama-server": preset.binary or "llama-server", "command": "".join(preset.command[:1])}.get(
+        preset.backend
+    )
+    search = preset.env.get("PATH", os.environ.get("PATH"))
+    if program is None or shutil.which(program, path=search):
+        return None
+    why = "it is not on PATH"
+    if "/" in program:
+        why = "it can't be executed" if os.path.lexists(program) else "No such file or directory"
+    return f"cannot run {shown(program, 200)}: {why}"
 
 
 def shown_args(preset: Preset) -> list[str]:

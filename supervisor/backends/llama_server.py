@@ -7,9 +7,11 @@ of SIGTERM, which locks a mutex that the interrupted thread may hold, that can't
 
 from __future__ import annotations
 
-from supervisor import gguf_file
-from supervisor.backends import Dialect, Place, Plan
-from supervisor.backends.llama_server_binary import Binary, binary
+from collections.abc import Callable
+
+from supervisor.backends import Dialect, Known, Place, Plan
+from supervisor.backends.llama_server_binary import Binary
+from supervisor.backends.llama_server_help import Option
 from supervisor.core import llama_server_log
 from supervisor.core.preset import Preset
 from supervisor.errors import CannotStart
@@ -30,31 +32,31 @@ KEPT_OUT = frozenset(
 Keys = tuple[str, ...]
 
 
-def plan(preset: Preset, place: Place) -> Plan:
+def plan(preset: Preset, place: Place, known: Known) -> Plan:
     """How to start it. Raises CannotStart if the program is missing or unfit, or does not take one of the options."""
-    found = binary(preset)
+    found = known.binary(preset)
     wrong = _wrong_options(preset, found) or _wrong_env(preset)
     if wrong:
         keys, why = wrong[0]
         raise CannotStart(f"cannot start {preset.name}: {'.'.join(keys)}: {why}")
     listening = ("--host", str(place.socket))
-    argv = (found.path, *listening, *_common(preset, found), *_own(preset, found))
+    argv = (found.path, *listening, *_common(preset, found, known), *_own(preset, found))
     return Plan(
         argv, {**AS_CHILD, **preset.env}, f"unix:{place.socket}", without=KEPT_OUT - preset.env.keys(), dialect=DIALECT
     )
 
 
-def problems(preset: Preset) -> list[tuple[Keys, str]]:
-    """What would keep it from starting, each with the keys it belongs to. Blocks as `binary` does."""
+def problems(preset: Preset, program: Callable[[Preset], Binary | None]) -> list[tuple[Keys, str]]:
+    """What would keep it from starting, each with the keys it belongs to, as far as the program is known."""
     wrong = _wrong_env(preset)
     try:
-        found = binary(preset)
+        found = program(preset)
     except CannotStart as error:
         return [(("binary",) if preset.binary else ("backend",), str(error)), *wrong]
-    return _wrong_options(preset, found) + wrong
+    return (_wrong_options(preset, found) if found is not None else []) + wrong
 
 
-def _common(preset: Preset, found: Binary) -> list[str]:
+def _common(preset: Preset, found: Binary, known: Known) -> list[str]:
     """The keys that mean the same for each backend. What is not given is left to llama-server."""
     layers = ALL_LAYERS if preset.gpu_layers == -1 else preset.gpu_layers
     given: dict[str, str | int | None] = {
@@ -66,33 +68,49 @@ def _common(preset: Preset, found: Binary) -> list[str]:
         "--parallel": preset.parallel,
         "--threads": preset.threads,
     }
-    arguments = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    return [*arguments, *_embedding(preset, found)] if preset.embedding else arguments
+    if preset.embedding and preset.context:  # an input has to fit into one micro-batch
+        given |= {"--batch-size": preset.context, "--ubatch-size": preset.context}
+    # `options` win, and what they say shall be there once.
+    own = _given(preset, found)
+    told = {name: value for name, value in given.items() if value is not None and found.options.get(name) not in own}
+    arguments = [word for name, value in told.items() for word in (name, str(value))]
+    return [*arguments, *_embedding(preset, found, known)] if preset.embedding else arguments
 
 
-def _embedding(preset: Preset, found: Binary) -> list[str]:
-    """What /v1/embeddings needs: an input has to fit into one micro-batch, and its tokens' vectors into one."""
+def _embedding(preset: Preset, found: Binary, known: Known) -> list[str]:
+    """What /v1/embeddings needs: the vectors of an input's tokens are made into one."""
     words = ["--embedding"]
-    if preset.context:
-        words += ["--batch-size", str(preset.context), "--ubatch-size", str(preset.context)]
     # A model that was not made for it names no way, and is refused with "Pooling type 'none' is not OAI compatible".
-    if found.options.get("--pooling") and preset.model and not gguf_file.names_pooling(preset.model):
+    pooling = found.options.get("--pooling")
+    if pooling and pooling not in _given(preset, found) and preset.model and not known.names_pooling(preset.model):
         words += ["--pooling", "mean"]
     return words
 
 
+def _given(preset: Preset, found: Binary) -> set[Option]:
+    """What `options` say."""
+    return {option for key in preset.options if (option := found.options.meant(key))}
+
+
 def _own(preset: Preset, found: Binary) -> list[str]:
-    """`options`, which win: llama.cpp takes the last of several."""
+    """`options`, of which `_common` leaves out what they say."""
     return [word for key, value in preset.options.items() for word in found.options.arguments(key, value)]
 
 
 def _wrong_options(preset: Preset, found: Binary) -> list[tuple[Keys, str]]:
     wrong: list[tuple[Keys, str]] = []
+    known: dict[Option, str] = {}
     for key, value in preset.options.items():
         try:
             found.options.arguments(key, value)
         except ValueError as error:
             wrong.append((("options", key), str(error)))
+            continue
+        option = found.options.meant(key)
+        if option is not None and known.setdefault(option, key) != key:
+            wrong.append(
+                (("options", key), f"cannot be given beside {known[option]!r}, which means the same: remove one")
+            )
     return wrong
 
 

@@ -1,36 +1,26 @@
-"""Finds llama-server and asks it what it is: its version and its options, each build once.
-
-Whatever is found there instead, a script that sleeps or something that floods, costs a few seconds and ends in words.
-"""
+"""Finds the llama-server of a preset, and knows what each is: its version and its options. Each build is asked once."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 import shutil
-import signal
-import subprocess
-import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from supervisor.backends.llama_server_asking import PATIENCE, Answer, Question, ask
 from supervisor.backends.llama_server_help import Options
-from supervisor.child import die_with_parent
 from supervisor.core.preset import Preset
-from supervisor.core.quantities import format_duration, shown
+from supervisor.core.quantities import shown
 from supervisor.errors import CannotStart
 
 NAME = "llama-server"
-PATIENCE = 5.0
-LONGEST_ANSWER = 2**20
-# A failure is not remembered for longer: what was short then may be there again.
-FORGET_FAILURE = 30.0
-MOST_KEPT = 256
+MOST_KEPT = 1_000
 _INSTALL = "install llama.cpp's llama-server (b5000 of April 2025 or newer)"
-# Of its own environment, what would change its answers or tell systemd something.
-_HIDDEN = ("LLAMA_", "NOTIFY_SOCKET", "WATCHDOG_")
+# Variables that say how it computes, of which --help does not tell. All others count: a script may be in its place.
+_WITHOUT_EFFECT = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "GPU_", "GGML_", "LLAMA_", "OMP_", "GOMP_", "HF_")
+
+_Program = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True)
@@ -42,44 +32,113 @@ class Binary:
     options: Options
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What was found out; `why` is it that it can't be used, known until `until` (monotonic seconds)."""
+class Programs:
+    """What the programs are that presets name.
 
-    binary: Binary | None
-    why: str = ""
-    until: float = float("inf")
-
-
-_Key = tuple[str, tuple[int, ...], tuple[tuple[str, str], ...]]
-_known: dict[_Key, _Known] = {}
-
-
-def binary(preset: Preset) -> Binary:
-    """What a preset is served by. Raises CannotStart, which says what to do.
-
-    Blocks for the tenth of a second that two short runs take where the file was not seen before, and for at most
-    PATIENCE seconds.
+    One that is not known is asked when it is looked for, or, with `asks_later`, noted for `unasked`. `gave_up` is
+    true if one of them could not be asked although nothing may be wrong with it.
     """
-    path = _found(preset)
+
+    def __init__(self, waiting: Callable[[float], None] = lambda _seconds: None) -> None:
+        """`waiting` is told for how many seconds at most nothing may happen."""
+        self.asks_later = False
+        self.gave_up = False
+        self._waiting = waiting
+        self._known: dict[_Program, tuple[tuple[int, ...], Binary]] = {}
+        self._fresh: dict[_Program, Binary | str] = {}
+        self._unasked: dict[Question, None] = {}
+
+    def of(self, preset: Preset) -> Binary | None:
+        """What a preset is served by; None if that is asked later. Raises CannotStart, which says what to do."""
+        question = _question(preset)
+        found = self._found(question)
+        if found is None and self.asks_later:
+            self._unasked[question] = None
+            return None
+        if found is None:
+            self._ask([question])
+            found = self._fresh[_program(question)]
+        if isinstance(found, str):
+            raise CannotStart(found)
+        return found
+
+    def prepare(self, presets: Iterable[Preset]) -> None:
+        """Ask at once what all of them are served by, as far as it is not known and not asked later."""
+        questions: dict[_Program, Question] = {}
+        for preset in presets if not self.asks_later else ():
+            try:
+                question = _question(preset)
+            except CannotStart:
+                continue
+            if self._found(question) is None:
+                questions[_program(question)] = question
+        if questions:
+            self._ask(list(questions.values()))
+
+    def last_known(self, preset: Preset) -> Binary:
+        """The same for a server that is to be started, which can't wait: of a file that was replaced since it was
+        asked, this is what was there before. Raises CannotStart."""
+        question = _question(preset)
+        if not self.asks_later:
+            self.of(preset)
+        found = self._fresh.get(_program(question))
+        if isinstance(found, Binary):
+            return found
+        if (known := self._known.get(_program(question))) is not None:
+            return known[1]
+        raise CannotStart(f"{_cannot_use(question)}: nobody asked it yet what it is; run: llama-router reload")
+
+    def unasked(self) -> list[Question]:
+        """Those to be asked before what was said since the last time can be relied on."""
+        questions = list(self._unasked)
+        self._unasked.clear()
+        return questions
+
+    def take(self, question: Question, answer: Answer) -> None:
+        """Take in what a program answered. It counts, however the file changes, until `settle`: a file that never
+        rests must not be asked for ever."""
+        program = _program(question)
+        self.gave_up |= answer.may_pass
+        self._fresh[program] = found = _judged(question, answer)
+        if isinstance(found, Binary):
+            self._known.pop(program, None)
+            self._known[program] = (question.stamp, found)
+            while len(self._known) > MOST_KEPT:
+                del self._known[next(iter(self._known))]
+
+    def settle(self) -> None:
+        """From now on a file that changed is another one, and what failed is asked again."""
+        self._fresh.clear()
+
+    def _found(self, question: Question) -> Binary | str | None:
+        program = _program(question)
+        stamp, binary = self._known.get(program, ((), None))
+        return self._fresh.get(program) or (binary if stamp == question.stamp else None)
+
+    def _ask(self, questions: list[Question]) -> None:
+        self._waiting(PATIENCE)
+        for question, answer in ask(questions):
+            self.take(question, answer)
+            self._waiting(PATIENCE)
+
+
+def _question(preset: Preset) -> Question:
+    """What is to be asked for a preset. Raises CannotStart if there is no program."""
+    path = _path(preset)
     try:
         about = os.stat(path)  # noqa: PTH116 - Path would accept "" as "."
     except OSError as error:
         raise CannotStart(f"cannot run {shown(path, 200)}: {error.strerror}") from None
+    env = {name: value for name, value in preset.env.items() if not name.startswith(_WITHOUT_EFFECT)}
     stamp = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
-    key = (path, stamp, tuple(sorted(preset.env.items())))
-    known = _known.get(key)
-    if known is None or known.until < time.monotonic():
-        known = _asked(path, {**os.environ, **preset.env})
-        while len(_known) >= MOST_KEPT:
-            del _known[next(iter(_known))]
-        _known[key] = known
-    if known.binary is None:
-        raise CannotStart(known.why)
-    return known.binary
+    return Question(path, tuple(sorted(env.items())), stamp)
 
 
-def _found(preset: Preset) -> str:
+def _program(question: Question) -> _Program:
+    return question.path, question.env
+
+
+def _path(preset: Preset) -> str:
     """The path of the program, which is looked for on PATH if it is only a name."""
     name = preset.binary or NAME
     if "/" not in name:
@@ -102,78 +161,19 @@ def _found(preset: Preset) -> str:
     return name
 
 
-def _asked(path: str, env: dict[str, str]) -> _Known:
-    env = {name: value for name, value in env.items() if not name.startswith(_HIDDEN)}
-    deadline = time.monotonic() + PATIENCE
-    try:
-        version = _answer(path, "--version", env, deadline).strip().partition("\n")[0][:200]
-        options = Options(_answer(path, "--help", env, deadline))
-        _require(options, version)
-    except _Unusable as error:
-        why = f"cannot use {shown(path, 200)} as llama-server: {error}"
-        return _Known(None, why, time.monotonic() + FORGET_FAILURE)
-    return _Known(Binary(path, version, options))
-
-
-class _Unusable(Exception):
-    """Why something is no llama-server, as words that follow its name."""
-
-
-def _require(options: Options, version: str) -> None:
-    """Everything that is told to it without the preset's asking, it must know."""
+def _judged(question: Question, answer: Answer) -> Binary | str:
+    """The program, or what makes it none: everything that is told to it without the preset's asking, it must know."""
+    if answer.why:
+        return f"{_cannot_use(question)}: {answer.why}"
+    options = Options(answer.help)
     host, model = options.get("--host"), options.get("--model")
     if host is None or model is None:
-        raise _Unusable(f"its --help lists no --host and --model; {_INSTALL}")
+        return f"{_cannot_use(question)}: its --help lists no --host and --model; {_INSTALL}"
     if ".sock" not in host.words:
-        raise _Unusable(f"{shown(version, 100)} is too old, it can't listen on a UNIX socket; {_INSTALL}")
+        old = shown(answer.version, 100)
+        return f"{_cannot_use(question)}: {old} is too old, it can't listen on a UNIX socket; {_INSTALL}"
+    return Binary(question.path, answer.version, options)
 
 
-def _answer(path: str, question: str, env: dict[str, str], deadline: float) -> str:
-    """What a run says on stdout and stderr. Raises _Unusable if it does not end well in time."""
-    try:
-        process = subprocess.Popen(
-            [path, question],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=env,
-            start_new_session=True,
-            preexec_fn=partial(die_with_parent, os.getpid()),
-        )
-    except OSError as error:
-        raise _Unusable(f"it can't be run: {error.strerror}") from None
-    with process, os.fdopen(os.pidfd_open(process.pid)) as pidfd:
-        said = _read(process, deadline)
-        is_over = len(said) <= LONGEST_ANSWER and _wait(pidfd.fileno(), deadline)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # before waiting for it frees the group's number
-        code = process.wait()
-    if len(said) > LONGEST_ANSWER:
-        raise _Unusable(f"{question} says more than {LONGEST_ANSWER // 2**20} MiB")
-    if not is_over:
-        raise _Unusable(f"{question} did not end within {format_duration(PATIENCE)}")
-    text = said.decode(errors="replace")
-    if code:
-        last = next((line for line in reversed(text.splitlines()) if line.strip()), "nothing")
-        how = f"exit code {code}" if code > 0 else f"signal {-code}"
-        raise _Unusable(f"{question} ends with {how} and says {shown(last, 200)}")
-    return text
-
-
-def _read(process: subprocess.Popen[bytes], deadline: float) -> bytes:
-    """What it says until the end, until the time is over, or until it is more than LONGEST_ANSWER."""
-    assert process.stdout is not None
-    descriptor, said = process.stdout.fileno(), b""
-    while len(said) <= LONGEST_ANSWER and _wait(descriptor, deadline):
-        data = os.read(descriptor, 65536)
-        if not data:
-            break
-        said += data
-    return said
-
-
-def _wait(descriptor: int, deadline: float) -> bool:
-    """True once it is readable; False if that is not so in time."""
-    poll = select.poll()  # select(2) takes no descriptor above 1023
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(max(0, int(1000 * (deadline - time.monotonic())))))
+def _cannot_use(question: Question) -> str:
+    return f"cannot use {shown(question.path, 200)} as llama-server"

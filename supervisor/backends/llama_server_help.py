@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.core.fields import as_flag
+from supervisor.core.llama_renamed import SUCCESSORS, successor
 from supervisor.core.quantities import shown
 
 _COLUMN = 40
@@ -22,6 +23,8 @@ _NAME = r"--?[a-zA-Z][^\s,]*"
 _HEAD = re.compile(rf"(?P<names>{_NAME}(?:, +{_NAME})*)(?: (?P<value>\S+(?: \S+)*))?(?: {{2,}}|$)(?P<words>.*)")
 _OFF = re.compile("--no-|-n")
 _REMOVED = "the argument has been removed"
+# "flash-atn" is as like as this to "flash-attn"; "no-mmap" is not to "no-mmproj", which means something else.
+_ALIKE = 0.8
 _CAN_FETCH = "note: can download weights"
 
 # What a preset says by keys of its own, and what would keep llama-router from reaching the server.
@@ -83,6 +86,13 @@ class Options:
         """The option that is called so, dashes included."""
         return self._by_name.get(name)
 
+    def meant(self, key: str) -> Option | None:
+        """The option that a preset's key means; None if there is none."""
+        try:
+            return self._by_name[self._name(key)]
+        except ValueError:
+            return None
+
     def arguments(self, key: str, value: Any) -> list[str]:
         """A preset's option as arguments. Raises ValueError, whose message begins with "cannot"."""
         name = self._name(key)
@@ -100,10 +110,15 @@ class Options:
         for name in candidates:
             if name in self._by_name:
                 return name
-        known = sorted({name.lstrip("-") for name in self._by_name})
-        close = difflib.get_close_matches(dashed.lstrip("-")[:100], known, 1)
-        hint = f"did you mean {close[0]!r}?" if close else "`llama-server --help` lists what it knows"
-        raise ValueError(f"cannot be given: this llama-server has no such option; {hint}")
+        raise ValueError(f"cannot be given: this llama-server has no such option; {self._instead(dashed.lstrip('-'))}")
+
+    def _instead(self, name: str) -> str:
+        newer, _ = SUCCESSORS.get(name, ("", ""))
+        if f"--{newer}" in self._by_name:
+            return f"write {successor(name)}"
+        known = sorted({each.lstrip("-") for each in self._by_name})
+        close = difflib.get_close_matches(name[:100], known, 1, cutoff=_ALIKE)
+        return f"did you mean {close[0]!r}?" if close else "`llama-server --help` lists what it knows"
 
 
 def _parsed(text: str) -> Iterator[Option]:

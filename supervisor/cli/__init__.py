@@ -3,9 +3,9 @@
 0    done; with `status MODEL`: it is ready          70   a bug in llama-router
 1    the model failed, or the request was refused    73   a directory, socket or file cannot be made
 3    not running, or `status MODEL`: not ready       74   standard output takes no more
-4    no such model                                   75   another llama-router runs there
+4    no such model                                   75   another runs there, or a program is too slow
 64   wrong usage                                     76   the control socket speaks something else
-65   a file that cannot be imported                  78   the configuration has errors
+65   a file or a password that cannot be taken       78   the configuration has errors
 66   a file that cannot be read                      130  Ctrl-C
 69   nothing answers on the control socket           141  nobody reads standard output any more
 """
@@ -26,6 +26,7 @@ from supervisor.cli import (
     import_,
     load,
     logs,
+    passwd,
     queue,
     reload,
     reset_failed,
@@ -100,5 +101,20 @@ def program() -> None:
     """Run many local language models behind one OpenAI-compatible endpoint."""
 
 
-for module in (run, check, status, queue, load, unload, restart, reset_failed, logs, events, reload, import_, schema):
+for module in (
+    run,
+    check,
+    status,
+    queue,
+    load,
+    unload,
+    restart,
+    reset_failed,
+    logs,
+    events,
+    reload,
+    passwd,
+    import_,
+    schema,
+):
     program.add_command(module.command)

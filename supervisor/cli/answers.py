@@ -26,13 +26,15 @@ class Reason:
 
 @dataclass(frozen=True)
 class Instance:
-    """One replica of a model, or the web tier as "@web". Times are Unix seconds; `progress` is 0 to 1."""
+    """One replica of a model, or the web tier as "@web". Times are Unix seconds; `progress` is 0 to 1. One that is
+    `sleeping` has put its model away until it is asked; with progress, it loads it again."""
 
     name: str
     state: str
     draining: bool
     reason: Reason | None
     message: str | None
+    sleeping: bool
     progress: float | None
     pid: int | None
     launch: int | None
@@ -252,6 +254,7 @@ def _facts(body: Message) -> dict[str, Any]:
         "draining": body.get("draining") is True,
         "reason": checked.or_none(body, "reason", lambda message, key: _reason(checked.table(message, key))),
         "message": checked.or_none(body, "message", checked.text),
+        "sleeping": body.get("sleeping") is True,
         "progress": checked.or_none(body, "progress", checked.number),
         "pid": checked.or_none(body, "pid", checked.whole),
         "launch": checked.or_none(body, "launch", checked.whole),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,8 @@ from supervisor.directories import for_client
 from supervisor.errors import EX_NO_SUCH_MODEL, Refused, RouterError
 
 ANSWER_SECONDS = 10.0
+# What a refusal begins with that says no more than "cannot load NAME", which is written before it.
+_NAMED = re.compile(r"^model (?:name=.*? failed to load|'.*?' cannot be loaded): ")
 
 
 def connect(*, patient: bool = False) -> Client:
@@ -30,7 +33,7 @@ def refused_as(what: str, client: Client, name: str | None = None) -> Iterator[N
     try:
         yield
     except Refused as error:
-        message = str(error)
+        message = _NAMED.sub("", str(error))
         if not message.startswith("cannot "):
             message = f"cannot {what}: {message}"
         if name is not None and error.exit_code == EX_NO_SUCH_MODEL:

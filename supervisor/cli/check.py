@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from supervisor.cli.compare import Comparison, compare
+from supervisor.cli.compare import Comparison, compare, config_in_use
 from supervisor.cli.options import json_option, path_option, runtime_dir_option
 from supervisor.cli.report import tell
 from supervisor.cli.terminal import escape, say, say_json
 from supervisor.core import reload_words
-from supervisor.directories import config_file
+from supervisor.directories import config_file, is_config_named
 from supervisor.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
@@ -28,16 +28,19 @@ if TYPE_CHECKING:
 def command(config: Path | None, as_json: bool) -> int:
     """Print everything wrong with the configuration.
 
-    If nothing is, and a llama-router runs with this file, also print what it would
-    change: it takes changed files over by itself, or when told to reload.
+    That is FILE, or else the one that the running llama-router uses. If nothing is
+    wrong, and a llama-router runs with it, also print what it would change: it takes
+    changed files over by itself, or when told to reload.
     """
     # It brings pydantic, which no client command should wait for.
     from supervisor import presets_dir
     from supervisor.memory import Memory
 
-    path = config_file(os.environ, config)
+    path = config_file(os.environ, config if config or is_config_named(os.environ) else config_in_use())
     try:
         configuration = presets_dir.load(path, Memory(None))
+        if configuration.faults:
+            raise ConfigurationError(list(configuration.faults))
     except ConfigurationError as error:
         if as_json:
             say_json(_as_json(problems=error.problems))

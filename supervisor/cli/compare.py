@@ -51,6 +51,18 @@ def compare(config: Path) -> Comparison | None:
         return Comparison(notice=f"{error}; not compared with it")
 
 
+def config_in_use() -> Path | None:
+    """The configuration of the llama-router that commands talk to; None if none answers."""
+    directory = for_client(os.environ, runtime_dir())
+    try:
+        os.stat(directory / SOCKET_NAME)  # noqa: PTH116  # as above
+        with Client(directory, timeout=ANSWER_SECONDS) as client:
+            used = answers.status(client.call("status")).config
+    except (OSError, NotRunning, ProtocolError, Refused):
+        return None
+    return Path(used) if used else None
+
+
 def _compared(client: Client, config: Path) -> Comparison:
     used = answers.status(client.call("status")).config
     if not _same(config, used):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from supervisor.cli.answers import Instance, Memory, Model, Room
 from supervisor.cli.terminal import Cell, Column, clock, colour, escape, span, table
-from supervisor.core.need import Bytes, in_words
+from supervisor.core.need import HOST, host_first, in_words, sizes
 from supervisor.core.quantities import readable_size
 
 COLOUR_OF_STATE = {"ready": "green", "starting": "yellow", "stopping": "yellow", "backoff": "yellow", "failed": "red"}
@@ -27,7 +27,9 @@ def state(model: Model, now: float) -> str:
     `now` is a Unix time in seconds.
     """
     if model.ready and not model.draining and len(model.replicas) > 1:
-        return f"ready {sum(each.ready and not each.draining for each in model.replicas)}/{len(model.replicas)}"
+        serving = [each for each in model.replicas if each.ready and not each.draining]
+        word = "sleeping" if all(each.sleeping for each in serving) else "ready"
+        return f"{word} {len(serving)}/{len(model.replicas)}"
     return state_of_one(model, now)
 
 
@@ -41,6 +43,8 @@ def state_of_one(model: Instance, now: float) -> str:
             return f"starting: {model.message}" if model.message else "starting"
         case "backoff" if model.next_start is not None:
             return f"backoff, starts again in {span(model.next_start - now)}{why}"
+        case "ready" if model.sleeping and not model.draining:
+            return "sleeping" if model.progress is None else f"waking up {min(max(model.progress, 0), 1):.0%}"
         case "ready":
             return "ready, draining" if model.draining else "ready"
         case "stopping":
@@ -62,17 +66,17 @@ def memory(model: Model) -> str:
     if model.memory is None or not (model.memory.used or model.memory.need):
         return "-"
     if model.memory.used:
-        return _sizes(model.memory.used)
-    return f"{'~' * (model.memory.source == 'estimated')}{_sizes(model.memory.need)}"
+        return ", ".join(sizes(model.memory.used))
+    return f"{'~' * (model.memory.source == 'estimated')}{', '.join(sizes(model.memory.need))}"
 
 
 def room(limits: Room) -> str:
     """Such as "max_models: 4; memory: 3.1 GiB of 21 GiB planned"."""
     words = [f"max_models: {limits.max_models or 'no limit'}"]
-    for device in sorted(limits.budget.keys() | limits.planned.keys(), key=_host_first):
+    for device in host_first(limits.budget.keys() | limits.planned.keys()):
         planned = readable_size(limits.planned.get(device, 0))
         limit = f" of {readable_size(limits.budget[device])}" if device in limits.budget else ""
-        words.append(f"{'memory' if device == 'host' else device}: {planned}{limit} planned")
+        words.append(f"{'memory' if device == HOST else device}: {planned}{limit} planned")
     return "; ".join(words)
 
 
@@ -144,13 +148,3 @@ def _uses_and_needs(memory: Memory) -> str:
     parts = f": {memory.parts}" if memory.parts else ""
     needs = f"needs {in_words(memory.need)} ({memory.source}{parts})" if memory.need else "its need is not known"
     return "; ".join([*uses, needs])
-
-
-def _sizes(amount: Bytes) -> str:
-    """Short: "3.1 GiB" is the host's, "3.1 GiB, gpu0 9.0 GiB" has more."""
-    devices = sorted(amount, key=_host_first)
-    return ", ".join(f"{'' if name == 'host' else f'{name} '}{readable_size(amount[name])}" for name in devices)
-
-
-def _host_first(device: str) -> tuple[bool, str]:
-    return device != "host", device

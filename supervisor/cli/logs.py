@@ -19,7 +19,10 @@ from supervisor.cli.terminal import clock, escape_log, say, say_json
 @json_option
 @runtime_dir_option
 def command(model: str, follow: bool, lines: int, as_json: bool) -> int:
-    """Print the log of MODEL; "@web" is the web tier."""
+    """Print the log of MODEL; "@web" is the web tier.
+
+    Control characters are shown as \\x1b and the like; --json has lines as they were written.
+    """
     launch = None
     with connect(patient=follow) as client, refused_as(f"show the log of '{model}'", client, model):
         for message in client.stream("logs", model=model, lines=lines, follow=follow):

@@ -9,6 +9,10 @@ import click
 
 from supervisor import directories
 from supervisor.cli.options import path_option, runtime_dir, runtime_dir_option
+from supervisor.errors import EX_TEMPFAIL, ConfigurationError
+
+# What a start takes beside the waiting for programs, with room to spare.
+START_SECONDS = 60.0
 
 
 @click.command("run", epilog="Example: llama-router run --config ./config.yaml --listen 127.0.0.1:9000")
@@ -27,9 +31,15 @@ from supervisor.cli.options import path_option, runtime_dir, runtime_dir_option
 def command(config: Path | None, listen: str | None, state_dir: Path | None) -> int:
     """Run the supervisor until SIGTERM or Ctrl-C."""
     # These bring pydantic and the whole daemon, which no client command should wait for.
-    from supervisor import daemon, presets_dir
+    from supervisor import daemon, presets_dir, systemd
     from supervisor.memory import Memory
 
     chosen = directories.for_daemon(os.environ, runtime=runtime_dir(), state=state_dir, config=config)
-    memory = Memory(chosen.state)
-    return daemon.run(presets_dir.load(chosen.config, memory), chosen, listen, memory)
+    memory = Memory(chosen.state, waiting=lambda seconds: systemd.extend_start(seconds + START_SECONDS))
+    try:
+        configuration = presets_dir.load(chosen.config, memory)
+    except ConfigurationError as error:
+        if memory.gave_up:
+            error.exit_code = EX_TEMPFAIL
+        raise
+    return daemon.run(configuration, chosen, listen, memory)

@@ -73,8 +73,8 @@ def escape(text: str, keep: str = "") -> str:
 
 
 def escape_log(text: str) -> str:
-    """A log line as standard output may have it: escaped on a terminal (tabs stay), as it is anywhere else."""
-    return escape(text, keep="\t") if is_terminal(sys.stdout) else text
+    """A log line, escaped but for tabs: what it is piped through may end at a terminal all the same."""
+    return escape(text, keep="\t")
 
 
 def is_terminal(stream: TextIO) -> bool:

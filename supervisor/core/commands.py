@@ -95,7 +95,7 @@ class Reject:
 @dataclass(frozen=True)
 class Announce:
     """Something people and programs that watch want to know; `state`, `sleeping` and `reason` are those after the
-    change, of `instance` where the model has several."""
+    change, of `instance` where the model has several. What sleeps and has `progress` loads its model again."""
 
     kind: str
     model: str | None

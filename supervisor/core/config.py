@@ -145,6 +145,8 @@ class Web(Strict):
     """Processes that serve the page and the API."""
     cors_origins: Annotated[tuple[Origin, ...], Sequence] = ("localhost",)
     """Pages that may use models: origins such as https://chat.example.org, localhost for this machine's own, or *."""
+    edit_commands: Flag = False
+    """Whether the dashboard may change what decides on programs and files: command, binary, env, and some options."""
 
 
 class Log(Strict):

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from supervisor.core.llama_options import LlamaOptions, llama_options
-from supervisor.core.need import Need
+from supervisor.core.need import HOST, Need
 from supervisor.core.preset import Preset
 from supervisor.core.quantities import readable_size
 from supervisor.core.shape import Layer, Shape
 
-HOST = "host"
 _FLOAT = 4
 _HALF = 2
 

@@ -74,8 +74,8 @@ class Ended:
 
 @dataclass(frozen=True)
 class LeaseAsked:
-    """A request wants `model` (None: it named none) within `timeout` seconds; `avoid` is a launch that just broke, and
-    `who` the client in words for people."""
+    """A request wants `model` (None: it named none) within `timeout` seconds; `avoid` is a launch that just broke,
+    `who` the client in words for people, and `futile` that there is no program to be loaded."""
 
     lease: int
     model: str | None
@@ -83,6 +83,7 @@ class LeaseAsked:
     timeout: float | None = None
     avoid: int | None = None
     who: str | None = None
+    futile: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,15 @@ class Goal(StrEnum):
 
 @dataclass(frozen=True)
 class Asked:
-    """An operator wants `goal` of `model`. `wait` answers when it is reached; `strict` refuses what already holds."""
+    """An operator wants `goal` of `model`. `wait` answers when it is reached; `strict` refuses what already holds.
+    `futile`: as above."""
 
     ask: int
     goal: Goal
     model: str
     wait: bool = False
     strict: bool = False
+    futile: bool = False
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,10 @@ def ini(preset: Preset) -> str:
 def llama_server_args(preset: Preset) -> list[str]:
     """The command line that llama-server would be given for `preset`, without secrets and without its address."""
     given = {"alias": preset.name, **_options(preset)}
-    return [preset.backend, *(part for name, value in given.items() for part in _argument(name, value))]
+    return [
+        preset.binary or preset.backend,
+        *(part for name, value in given.items() for part in _argument(name, value)),
+    ]
 
 
 def settings_args(program: str, settings: Mapping[str, Any]) -> list[str]:

@@ -130,6 +130,7 @@ class Fleet:
         elif self.stopping:
             self.scheduler.refuse_ask(asked.lease, refusals.STOPPING)
         else:
+            model.futile = asked.futile
             self.scheduler.ask(model, asked, now, self.policy.queue_limit)
             self._touch(model)
 
@@ -140,10 +141,12 @@ class Fleet:
         instance = self.lifecycle.launches.get(lease.launch or 0)
         if instance is not None:
             instance.leases.discard(lease.id)
+            first = ended.served and not instance.served_this_run  # it ends the estimate
             instance.served += ended.served
             instance.served_this_run += ended.served
             instance.free_since = now
-            if instance.state is State.READY and now >= (instance.measured_at or 0.0) + MEASURE_SECONDS:
+            due = now >= (instance.measured_at or 0.0) + MEASURE_SECONDS
+            if instance.state is State.READY and (first or due):
                 self._measure(instance, now)
         self._touched[lease.model] = None
 
@@ -228,6 +231,8 @@ class Fleet:
 
     def _asked(self, asked: events.Asked, now: float) -> None:
         model = self.resolve(asked.model)
+        if model is not None:
+            model.futile = asked.futile
         self._operators.asked(asked, model, now, stopping=self.stopping)
         if model is not None:
             self._touch(model)

@@ -65,7 +65,8 @@ class Instance:
     `reason` why its last run ended. `drain_before`: leases asked before then are still granted while it drains.
     `needs_room` asks for an eviction before the next start, because the last one ran out of memory; `made_room` says
     that this was done already. `used` is what it alone was seen to use, `used_shared` its part of what it shares.
-    `free_since` is when its last lease ended. `sleeping` says that it unloaded its model until somebody asks it.
+    `free_since` is when its last lease ended. `sleeping` says that it unloaded its model until somebody asks it; with
+    `progress`, that it loads it again.
     """
 
     name: str
@@ -140,7 +141,8 @@ class Model:
 
     `need` is what was learned of its memory. `wanted_at` is since when it has been wanted, `insists` that an operator
     asked for it, `idle_since` since when it has been ready with nobody using it, and `told` what was last announced of
-    its queue. `failed`: its last replica failed for good.
+    its queue. `failed`: its last replica failed for good. `futile`: there was no program when it was last asked for, so
+    that no room is to be made for it.
     """
 
     preset: Preset
@@ -154,6 +156,7 @@ class Model:
     asks: list[Ask] = field(default_factory=list)
     removed: bool = False
     failed: bool = False
+    futile: bool = False
     told: str | None = None
 
     @property

@@ -64,18 +64,8 @@ class Lifecycle:
             self._watchdog_bites(instance, now)
         if message.status is not None:
             instance.message = message.status
-        if message.progress is not None and instance.state is State.STARTING:
-            instance.progress = message.progress
-            self.commands.append(
-                Announce(
-                    "progress",
-                    instance.model,
-                    f"{instance.name}: loading, {message.progress:.0%}",
-                    instance.name,
-                    state=instance.state,
-                    progress=message.progress,
-                )
-            )
+        if message.progress is not None and (instance.state is State.STARTING or instance.sleeping):
+            self._loads(instance, message.progress)
         if message.sleeping is not None:
             self._sleeps(instance, message.sleeping)
         if message.ready and instance.state is State.STARTING:
@@ -84,9 +74,25 @@ class Lifecycle:
             else:
                 self._ready(instance, now)
 
+    def _loads(self, instance: Instance, progress: float) -> None:
+        wakes, instance.progress = instance.sleeping and instance.progress is None, progress
+        if wakes:
+            self._announce(instance, "wakes up", instance.state)
+        self.commands.append(
+            Announce(
+                "progress",
+                instance.model,
+                f"{instance.name}: loading, {progress:.0%}",
+                instance.name,
+                state=instance.state,
+                progress=progress,
+                sleeping=instance.sleeping,
+            )
+        )
+
     def _sleeps(self, instance: Instance, sleeping: bool) -> None:
         if instance.state is State.READY and sleeping is not instance.sleeping:
-            instance.sleeping = sleeping
+            instance.sleeping, instance.progress = sleeping, None
             self._announce(instance, "sleeps until somebody asks" if sleeping else "woke up", instance.state)
 
     def probe_due(self, instance: Instance) -> None:
@@ -314,6 +320,7 @@ class Lifecycle:
                 before=before,
                 state=instance.state,
                 reason=instance.reason if not instance.has_process else instance.ending,
+                progress=instance.progress,
                 sleeping=instance.sleeping,
             )
         )

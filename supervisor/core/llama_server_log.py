@@ -1,7 +1,8 @@
 """What the log of a llama-server tells: its state, while it runs, and what its end was about.
 
-A llama-server that believes a router has started it says `cmd_child_to_router:state:{"state": …, "payload": …}`, in a
-line of its own, whenever its state changes (server_child in llama.cpp's tools/server/server-models.cpp).
+A llama-server that believes a router has started it says `cmd_child_to_router:state:{"state": …, "payload": …}`, and a
+line's end, whenever its state changes (server_child in llama.cpp's tools/server/server-models.cpp). The thread that
+writes the log writes a line in parts, so such a state can break into one: behind its colours, its time or its level.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import replace
 from supervisor.core.events import Notified
 from supervisor.core.reasons import EndReason, Kind
 
-_STATE = "cmd_child_to_router:state:"
+_BEGINNING = r"(?:\x1b\[[0-9;]*m|[0-9.:+TZ-]|[DIWE]?[ ])*+"
+_STATE = re.compile(_BEGINNING + "cmd_child_to_router:state:")
 _SIGABRT = 6  # std::terminate for an exception that nobody caught, and ggml_abort
 
 # ggml_aligned_malloc, ggml_backend_*_alloc_buffer, llama_model::load_tensors, cudaMalloc and its likes, Vulkan, C++.
@@ -32,10 +34,11 @@ _HOPELESS = re.compile(
 
 def notice(launch: int, line: str) -> Notified | None:
     """What a line tells of the launch's state; None if it is an ordinary line of the log."""
-    if not line.startswith(_STATE):
+    match = _STATE.match(line)
+    if match is None:
         return None
     try:
-        told = json.loads(line.removeprefix(_STATE))
+        told = json.loads(line[match.end() :])
         state, payload = told["state"], told.get("payload")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return Notified(launch)

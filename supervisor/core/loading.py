@@ -44,6 +44,9 @@ class Loading:
     def place(self, models: dict[str, Model], policy: Policy, now: float) -> list[str]:
         """Start what there is room for, and make room. Returns the models to look at again."""
         touched = self._keep_what_nobody_needs_gone(models)
+        for claim in [claim for claim in self._claims.values() if claim.model.futile and not claim.further]:
+            self._start(claim, now)  # it fails at once and takes no room, so none is made
+            touched.append(claim.model.name)
         self.due = None
         while step := next_step(self._claims.values(), models.values(), policy, self.chosen, now):
             match step:

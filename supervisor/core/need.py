@@ -9,6 +9,7 @@ from typing import Literal
 
 from supervisor.core.quantities import readable_size
 
+HOST = "host"
 Bytes = Mapping[str, int]
 Source = Literal["declared", "measured", "estimated", "unknown"]
 
@@ -52,6 +53,16 @@ def fits(amount: Bytes, budget: Bytes) -> bool:
 def in_words(amount: Bytes) -> str:
     """Such as "5.6 GiB of host, 9.0 GiB of gpu0"."""
     return ", ".join(f"{readable_size(size)} of {device}" for device, size in sorted(amount.items())) or "nothing"
+
+
+def sizes(amount: Bytes) -> list[str]:
+    """Short, for each device: "5.6 GiB" is the host's, "gpu0 9.0 GiB" a GPU's."""
+    return [f"{'' if name == HOST else f'{name} '}{readable_size(amount[name])}" for name in host_first(amount)]
+
+
+def host_first(devices: Iterable[str]) -> list[str]:
+    """The order in which people are shown them."""
+    return sorted(devices, key=lambda device: (device != HOST, device))
 
 
 def known(declared: Bytes | None, learned: Need) -> Need:

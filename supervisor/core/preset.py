@@ -31,9 +31,6 @@ from supervisor.core.fields import (
 )
 from supervisor.core.quantities import format_duration, shown
 
-# Keys and backends that are read and validated but change nothing in this version.
-UNACTED: frozenset[str] = frozenset()
-
 # Keys that mean something to llama.cpp backends only, to llama-server alone, and to `command` backends only.
 LLAMA_KEYS: frozenset[str] = frozenset(
     {"model", "mmproj", "context", "gpu_layers", "parallel", "threads", "embedding", "options"}
@@ -116,6 +113,13 @@ class Rewrite(Strict):
     """Keys and the values that they get, in each request."""
     remove: Annotated[tuple[Filled, ...], Sequence] = ()
     """Keys that are taken out of each request."""
+
+    @field_validator("remove")
+    @classmethod
+    def _model_is_needed(cls, remove: tuple[str, ...]) -> tuple[str, ...]:
+        if "model" in remove:
+            raise ValueError("cannot remove 'model': servers want one; write set: {model: NAME} to name another")
+        return remove
 
 
 class Preset(Strict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from supervisor.core.last_words import telling
 from supervisor.core.need import Bytes, Need, in_words, total
 from supervisor.core.policy import Policy
 from supervisor.core.reasons import EndReason
@@ -113,5 +114,5 @@ def _of_same(amount: Bytes, needed: Need) -> dict[str, int]:
 
 
 def _why(reason: EndReason) -> str:
-    last = next((line for line in reversed(reason.last_lines) if line.strip()), None)
-    return f"{reason.text}; its last log line: {last}" if last else reason.text
+    line = telling(reason.last_lines)
+    return f"{reason.text}; its log says: {line.strip()}" if line else reason.text

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from supervisor.core.llama_renamed import successor
 from supervisor.importing.draft import Imported, Written, seconds
 from supervisor.importing.server_options import Option, Spelling, by_argument
 
@@ -140,10 +141,19 @@ def downloads(settings: Mapping[str, Setting]) -> list[Setting]:
 
 
 def remark_on(settings: Mapping[str, Setting], found: Imported) -> None:
-    """Say which of the settings neither `keys` nor `arguments` has."""
+    """Say which of the settings neither `keys` nor `arguments` has, and which not every llama-server has."""
     for name, each in settings.items():
+        if newer := successor(_older_name(each)):
+            why = f"newer builds of llama-server have no {each.written!r}; with one of those, write {newer} in options"
+            found.remark(each.line, each.field, why)
         if name in _INSTEAD and not _is_usual(each):
             found.remark(each.line, each.field, f"cannot carry over {each.written!r}: {_INSTEAD[name]}")
+
+
+def _older_name(setting: Setting) -> str:
+    """What is in the preset, as a name that says whether it is switched off."""
+    name = setting.option.name
+    return f"no-{name}" if setting.value is False else name
 
 
 def keys(settings: Mapping[str, Setting], base: PurePath) -> Written:

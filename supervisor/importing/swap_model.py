@@ -97,16 +97,21 @@ class _Model:
             return []
         if not words:
             self._remark("cmd", "cannot run a model without a command; the model is left out")
-        return words
+            return []
+        return [self._program(words[0]), *words[1:]]
+
+    def _program(self, word: str) -> str:
+        """A name for PATH as it is; "~" is expanded where presets are read."""
+        return word if "/" not in word or word.startswith("~") else str(self._base / word)
 
     def _by_llama_server(self, arguments: list[str], written: Written) -> Written | None:
         """Keys for backend llama-server; None where only its command line says it all, or it is another program."""
-        program = PurePath(arguments[0])
-        if program.name not in LLAMA_SERVER:
+        program = arguments[0]
+        if PurePath(program).name not in LLAMA_SERVER:
             return None
         line, place = self._values.line((*self._path, "cmd")), ".".join((field(self._path) or "", "cmd"))
         parsed = server_settings.parse(arguments[1:], line, place)
-        if why := self._why_by_command(parsed, written):
+        if why := self._why_by_command(program, parsed, written):
             self._remark("cmd", why)
             return None
         for argument, reason in parsed.strays:
@@ -118,18 +123,15 @@ class _Model:
         keys = {
             key: value for key, value in server_settings.keys(parsed.settings, self._base).items() if value is not None
         }
-        if arguments[0] not in LLAMA_SERVER:
-            self._remark(
-                "cmd", f"llama-router runs the llama-server on its PATH: put {shown(str(program.parent), 200)} there"
-            )
         self._fixed_port()
         if self._text("checkEndpoint") not in ("", "/health"):
             self._remark("checkEndpoint", "cannot carry over: llama-server is asked for /health")
+        binary = {} if program in LLAMA_SERVER else {"binary": program}
         slots = {} if "parallel" in keys else {"max_concurrency": SLOTS}
-        return {"backend": "llama-server", **slots, **keys}
+        return {"backend": "llama-server", **binary, **slots, **keys}
 
     @staticmethod
-    def _why_by_command(parsed: server_settings.Parsed, written: Written) -> str | None:
+    def _why_by_command(program: str, parsed: server_settings.Parsed, written: Written) -> str | None:
         rest = "so it became a command"
         downloads = server_settings.downloads(parsed.settings)
         if downloads:
@@ -142,13 +144,11 @@ class _Model:
         if parsed.pairs:
             return f"{parsed.pairs[0]} takes two values, {rest}"
         used = [each for name, each in parsed.settings.items() if name != "port" and PORT in str(each.value)]
-        if used or any(PORT in text for text in written["env"].values()):
+        if used or any(PORT in text for text in (program, *written["env"].values())):
             return f"${{PORT}} is used for more than --port, {rest}"
         return None
 
     def _by_command(self, arguments: list[str], written: Written) -> Written | None:
-        if "/" in arguments[0]:
-            arguments[0] = server_settings.absolute(arguments[0], self._base)
         port = self._fixed_port()
         if port is not None and any(PORT in text for text in (*arguments, *written["env"].values())):
             self._remark("proxy", f"cannot forward to port {port}: requests go to the port that ${{PORT}} stands for")

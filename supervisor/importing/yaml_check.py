@@ -13,21 +13,18 @@ _FILE_KEYS = ("model", "mmproj")
 
 
 def check(found: Imported, directory: Path) -> None:
-    """Remark on files that are missing, and on what has no effect. Raises CannotImport if `check` would refuse more."""
+    """Remark on files that are missing. Raises CannotImport if `check` would refuse more."""
     refused = []
     for draft in found.drafts:
         if not draft.is_usable:
             continue
         # One by one: of a file with hundreds of missing models `check` would tell only the first problems.
-        problems, notices = presets_dir.look_through(directory / "imported.yaml", written.alone(draft, found))
-        for problem in (*problems, *notices):
+        for problem in presets_dir.look_through(directory / "imported.yaml", written.alone(draft, found)):
             key = (problem.field or "").removeprefix(f"models.{draft.name}.")
-            if problem in problems and key not in _FILE_KEYS:
-                refused.append(Problem(found.file, draft.line, draft.place, f"{key}: {problem.message}"))
-            elif key.startswith("defaults."):
-                found.remark(None, key, problem.message)
-            else:
+            if key in _FILE_KEYS:
                 found.remark(draft.line, draft.place, f"{key}: {problem.message}")
+            else:
+                refused.append(Problem(found.file, draft.line, draft.place, f"{key}: {problem.message}"))
     if refused:
         raise CannotImport(refused)
     found.remarks.sort(key=lambda remark: remark.line or 0)

@@ -12,6 +12,9 @@ from fake_supervisor import FakeSupervisor
 from fake_upstream import FakeUpstream, Handler, Serve
 from web_tier import WebTier
 
+# Samples would ask the supervisor for its status while no test expects it; and tests wait for what is recorded.
+CONSTANTS = {"admin.sampling.SAMPLE_SECONDS": 3600.0, "admin.activity.WRITE_SECONDS": 0.02}
+
 
 @pytest.fixture(scope="session")
 def shared_supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeSupervisor]:
@@ -23,7 +26,7 @@ def shared_supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fake
 
 @pytest.fixture(scope="session")
 def web(shared_supervisor: FakeSupervisor) -> Iterator[WebTier]:
-    tier = WebTier(shared_supervisor.path.parent)
+    tier = WebTier(shared_supervisor.path.parent, constants=CONSTANTS)
     tier.start()
     yield tier
     tier.close()

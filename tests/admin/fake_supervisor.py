@@ -65,7 +65,9 @@ class FakeSupervisor:
     `granted` is what else each grant says, such as the backend.
 
     Without `gate` leases are granted when it is set again; without `awake` nothing at all is answered until then.
-    `facts` are added to the status object, and `told` is what "facts" tells of each model, by name.
+    `facts` are added to the status object, and `told` is what "facts" tells of each model, by name. `happened` are the
+    events that are told to who does not follow them.
+    `streams` are what follows the answer to an op; what follows events is told by `emit`.
     `seen` lists what happened: ("lease" | "release" | "load" | …, message) and ("hangup", lease request or None).
     """
 
@@ -87,7 +89,9 @@ class FakeSupervisor:
             self.models: list[Message] = []
             self.facts: Message = {}
             self.told: dict[str, Message] = {}
+            self.happened: list[Message] = []
             self.answers: dict[str, Callable[[Message], Message]] = {}
+            self.streams: dict[str, list[Message]] = {"events": [{"end": True}]}
             self.seen: list[tuple[str, Any]] = []
             self.gate = threading.Event()
             self.gate.set()
@@ -190,6 +194,11 @@ class FakeSupervisor:
                     if message["op"] == "facts" and "facts" not in self.answers:
                         lines = [{"facts": {"model": name, **told}} for name, told in self.told.items()]
                         connection.sendall(b"".join(map(protocol.encode, [*lines, {"end": True}])))
+                    if message["op"] == "events" and not message.get("follow"):
+                        events = [{"event": event} for event in self.happened]
+                        connection.sendall(b"".join(map(protocol.encode, [*events, {"end": True}])))
+                    if message["op"] in self.streams and not (message["op"] == "events" and message.get("follow")):
+                        connection.sendall(b"".join(map(protocol.encode, self.streams[message["op"]])))
         except OSError:
             pass
         finally:
@@ -219,14 +228,17 @@ class FakeSupervisor:
         if op == "lease":
             lease = self._lease(message)
             with self._changed:
-                self._leased.add(connection)
+                if connection in self._connections:  # else withdrawn meanwhile
+                    self._leased.add(connection)
             return protocol.ok(lease=lease)
         if op == "status":
             return protocol.ok(status=self.status())
-        if op == "events":
+        if op == "events" and message.get("follow"):
             with self._changed:
                 self._following.add(connection)
                 self._changed.notify_all()
+            return protocol.ok()
+        if op == "events":
             return protocol.ok()
         return protocol.ok(model=next((m for m in self.models if m["name"] == message.get("model")), {}))
 

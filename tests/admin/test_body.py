@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(body, "FREE", 4)
     monkeypatch.setattr(body, "PIECE", 3)
     yield
-    assert body.Share.together == 0
+    assert body.MEMORY.together == body.DISK.together == 0
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -77,6 +78,31 @@ def test_all_bodies_together_are_bounded(limits: None, known: bool) -> None:
             assert len(small) == 4
     with body.request_body(of(14), 100) as alone:
         assert len(alone) == 14
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("size", [100, None])
+def test_all_bodies_on_the_disk_are_bounded(
+    limits: None, monkeypatch: pytest.MonkeyPatch, known: bool, size: int | None
+) -> None:
+    """Together they may take 10 bytes more than each one's 4, or half of the 20 that are free at first."""
+
+    def free(path: str) -> Any:
+        return SimpleNamespace(f_bavail=10**6 if size is None else 20 - body.DISK.together, f_frsize=1)
+
+    def spooled(size: int) -> Any:
+        return body.spooled_body(environ(bytes(size), size if known else None), 100, lambda piece: None)
+
+    monkeypatch.setattr(body, "MAX_ON_DISK", size or 10)
+    monkeypatch.setattr(body.os, "statvfs", free)
+    with spooled(10), spooled(8):
+        with pytest.raises(Unreadable) as caught, spooled(5):
+            pass
+        assert (caught.value.status, caught.value.retry_after) == (503, body.FULL_RETRY_SECONDS)
+        with spooled(4) as small:
+            assert b"".join(small) == bytes(4)
+    with spooled(14) as alone:
+        assert alone.length == 14
 
 
 def test_what_is_announced_but_not_sent_takes_no_room(limits: None) -> None:

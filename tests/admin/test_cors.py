@@ -247,3 +247,22 @@ def test_what_is_no_page_is_not_shown_as_one(web: WebTier, supervisor: FakeSuper
     answer = web.request("GET", "/upstream/m/", headers={"Host": "upstream.example.local"})
     assert "content-security-policy" not in answer.headers
     assert not {"service-worker-allowed", "set-cookie"} & set(answer.headers)
+
+
+@pytest.mark.parametrize("path", ["/", "/ui/events", "/v1/models", "/v1/completions", "/upstream/m/x", "/nope"])
+def test_no_path_speaks_websocket(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
+    error = web.request("GET", path, headers={"Connection": "Upgrade", "Upgrade": "WebSocket"}).error
+    assert (error["code"], error["type"]) == (501, "server_error")
+    assert "WebSocket" in error["message"]
+
+
+def test_a_url_without_a_path(web: WebTier, supervisor: FakeSupervisor) -> None:
+    raw = "GET http://localhost{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    answers = [web.exchange(raw.format(path).encode()).partition(b"\r\nDate: ") for path in ("", "/")]
+    assert answers[0][0] == answers[1][0]
+    assert b"Location: /ui/login" in answers[0][2]
+
+
+@pytest.mark.parametrize("path", ["/", "/ui/events", "/static/base.css"])
+def test_the_dashboard_has_no_options(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
+    assert web.request("OPTIONS", path).error["code"] == 404

@@ -13,8 +13,17 @@ from web_tier import DEADLINE, Answer, WebTier, read_all, read_until
 
 from supervisor.errors import Refused
 
-EVENTS = b"GET /ui/events HTTP/1.1\r\nHost: x\r\n\r\n"
 VOID = {"meta", "link", "input", "br"}
+
+
+def asking(web: WebTier, path: str, extra: str = "") -> bytes:
+    """The bytes of a GET by an admin."""
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\nCookie: {web.cookie()}\r\n{extra}\r\n".encode()
+
+
+def events(web: WebTier) -> bytes:
+    """The bytes of a page's request for the event stream."""
+    return asking(web, "/ui/events")
 
 
 class Elements(HTMLParser):
@@ -76,7 +85,7 @@ def test_every_state_in_words(web: WebTier, supervisor: FakeSupervisor) -> None:
     page = check_page(answer)
     shown = text(answer)
     assert "9 models: 2 ready, 2 loading, 1 restarting, 1 failed" in shown
-    assert "a ready 2 in flight, 3 waiting unknown 0 5 min Unload a" in shown
+    assert "a ready 2 in flight, 3 waiting – unknown 0 5 min Unload a Restart a" in shown
     assert "b loading 42 % 42 % loading tensors" in shown
     assert "c failed exited with code 65 Last log lines of c loading error:" in shown
     assert "<b>no such file" not in answer.body.decode()
@@ -121,9 +130,9 @@ def test_memory_of_models(web: WebTier, supervisor: FakeSupervisor) -> None:
     memories = {"a": estimated, "b": measured, "c": unknown}
     supervisor.models = [model(name, memory=memory, restarts=8) for name, memory in memories.items()]
     shown = text(web.request("GET", "/"))
-    assert "needs 1.0 GiB, gpu0 9.0 GiB (estimated: weights 8.0 GiB) 8" in shown
+    assert "needs 1.0 GiB, gpu0 9.0 GiB (estimated) 8" in shown
     assert "4.0 GiB needs 5.0 GiB (measured) 8" in shown
-    assert "0 in flight unknown 8" in shown
+    assert "0 in flight – unknown 8" in shown
 
 
 def test_room(web: WebTier, supervisor: FakeSupervisor) -> None:
@@ -197,8 +206,8 @@ def test_a_name_that_is_markup(web: WebTier, supervisor: FakeSupervisor) -> None
         "queue": [waiter(evil, 1, who=evil, why=evil)],
     }
     page = check_page(web.request("GET", "/"))
-    assert [script["src"] for script in page.of("script")] == ["/static/live.js"]
-    assert [field["value"] for field in page.of("input")] == [evil]
+    assert [script["src"] for script in page.of("script")] == ["/static/models.js"]
+    assert {field["value"] for field in page.of("input") if field["type"] == "hidden"} == {evil}
 
 
 def test_no_models(web: WebTier, supervisor: FakeSupervisor) -> None:
@@ -215,7 +224,13 @@ def test_the_fragment_is_the_pages_table(web: WebTier, supervisor: FakeSuperviso
 
 
 @pytest.mark.parametrize(
-    "path, kind", [("live.js", "text/javascript"), ("router.css", "text/css"), ("icon.svg", "image/svg+xml")]
+    "path, kind",
+    [
+        ("live.js", "text/javascript"),
+        ("models.js", "text/javascript"),
+        ("base.css", "text/css"),
+        ("icon.svg", "image/svg+xml"),
+    ],
 )
 def test_static_files(web: WebTier, path: str, kind: str) -> None:
     answer = web.request("GET", f"/static/{path}")
@@ -225,7 +240,7 @@ def test_static_files(web: WebTier, path: str, kind: str) -> None:
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-@pytest.mark.parametrize("action", ["load", "unload"])
+@pytest.mark.parametrize("action", ["load", "unload", "restart", "reset"])
 def test_buttons_work_as_plain_forms(web: WebTier, supervisor: FakeSupervisor, action: str) -> None:
     answer = web.request("POST", f"/ui/models/{action}", b"model=a%2Fb+c%C3%A9", FORM)
     assert (answer.status, answer.headers["location"]) == (303, "/")
@@ -241,8 +256,20 @@ def test_a_refused_button_shows_why(web: WebTier, supervisor: FakeSupervisor) ->
     answer = web.request("POST", "/ui/models/load", b"model=a", FORM)
     assert answer.status == 503
     check_page(answer)
-    assert b'role="alert">needs 9 GiB, has &lt;4 GiB&gt;<' in answer.body
+    assert b'role="alert" id="error">needs 9 GiB, has &lt;4 GiB&gt;<' in answer.body
     assert "1 model: " not in text(answer) and "1 model, none running" in text(answer)
+
+
+def test_a_script_is_answered_without_a_page(web: WebTier, supervisor: FakeSupervisor) -> None:
+    def refuse(_: object) -> Any:
+        raise Refused("needs 9 GiB", status=503)
+
+    script = FORM | {"Accept": "application/json"}
+    answer = web.request("POST", "/ui/models/restart", b"model=a", script)
+    assert (answer.status, answer.body) == (204, b"")
+    supervisor.answers["restart"] = refuse
+    answer = web.request("POST", "/ui/models/restart", b"model=a", script)
+    assert (answer.status, answer.json["error"]["message"]) == (503, "needs 9 GiB")
 
 
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}])
@@ -267,7 +294,7 @@ def test_supervisor_away(web: WebTier, supervisor: FakeSupervisor, path: str) ->
 
 def test_events_say_when_to_look_again(web: WebTier, supervisor: FakeSupervisor) -> None:
     with web.connect() as browser:
-        browser.sendall(EVENTS)
+        browser.sendall(events(web))
         head = read_until(browser, b": connected\n\n")
         assert b"\r\nContent-Type: text/event-stream\r\n" in head
         supervisor.wait_for_followers()
@@ -278,7 +305,7 @@ def test_events_say_when_to_look_again(web: WebTier, supervisor: FakeSupervisor)
 
 def test_many_events_are_one_refresh(web: WebTier, supervisor: FakeSupervisor) -> None:
     with web.connect() as browser:
-        browser.sendall(EVENTS)
+        browser.sendall(events(web))
         read_until(browser, b": connected")  # followers of an earlier test may not be gone yet
         supervisor.wait_for_followers()
         began = time.monotonic()
@@ -298,7 +325,7 @@ def read_all_chunks(browser: Any) -> bytes:
 
 def test_events_end_with_the_supervisor(web: WebTier, supervisor: FakeSupervisor) -> None:
     with web.connect() as browser:
-        browser.sendall(EVENTS)
+        browser.sendall(events(web))
         read_until(browser, b": connected")  # followers of an earlier test may not be gone yet
         supervisor.wait_for_followers()
         supervisor.stop()
@@ -308,7 +335,7 @@ def test_events_end_with_the_supervisor(web: WebTier, supervisor: FakeSupervisor
 
 def test_a_browser_that_goes_away_is_noticed_at_once(web: WebTier, supervisor: FakeSupervisor) -> None:
     with web.connect() as browser:
-        browser.sendall(EVENTS)
+        browser.sendall(events(web))
         read_until(browser, b": connected")  # followers of an earlier test may not be gone yet
         supervisor.wait_for_followers()
         began = time.monotonic()
@@ -324,5 +351,5 @@ def test_a_thousand_models(web: WebTier, supervisor: FakeSupervisor) -> None:
 def test_the_page_closes_its_connection_on_request(web: WebTier, supervisor: FakeSupervisor) -> None:
     with web.connect() as browser:
         browser.settimeout(DEADLINE)
-        browser.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        browser.sendall(asking(web, "/", "Connection: close\r\n"))
         assert read_all(browser).startswith(b"HTTP/1.1 200 OK\r\n")

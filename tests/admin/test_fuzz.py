@@ -114,38 +114,20 @@ def exchange(
         check(read_all(client), path.partition("?")[0].partition("#")[0])
 
 
-@OURS
-@given(METHODS, PATHS, QUERIES, HEADERS, BODIES)
-@example("POST", "/v1/completions", "?\xff", [], b'{"model": "m"}')
-@example("POST", "/v1/completions", "?autoload=\xe9%zz", [("Connection", "\xff,,a")], b'{"model": "\\ud800"}')
-@example("GET", "/models/%00", "", [], b"")
-@example("GET", "/upstream/m/\xff", "?\xff", [], b"")
-def test_requests(
-    web: WebTier,
-    scripted: FakeSupervisor,
-    method: str,
-    path: str,
-    query: str,
-    headers: list[tuple[str, str]],
-    body: bytes,
-) -> None:
-    exchange(web, method, path, query, headers, body)
+@pytest.mark.parametrize(
+    "count", [OURS.max_examples, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_requests(web: WebTier, scripted: FakeSupervisor, count: int) -> None:
+    @settings(OURS, max_examples=count)
+    @given(METHODS, PATHS, QUERIES, HEADERS, BODIES)
+    @example("POST", "/v1/completions", "?\xff", [], b'{"model": "m"}')
+    @example("POST", "/v1/completions", "?autoload=\xe9%zz", [("Connection", "\xff,,a")], b'{"model": "\\ud800"}')
+    @example("GET", "/models/%00", "", [], b"")
+    @example("GET", "/upstream/m/\xff", "?\xff", [], b"")
+    def ask(method: str, path: str, query: str, headers: list[tuple[str, str]], body: bytes) -> None:
+        exchange(web, method, path, query, headers, body)
 
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@settings(OURS, max_examples=10_000)
-@given(METHODS, PATHS, QUERIES, HEADERS, BODIES)
-def test_ten_thousand_requests(
-    web: WebTier,
-    scripted: FakeSupervisor,
-    method: str,
-    path: str,
-    query: str,
-    headers: list[tuple[str, str]],
-    body: bytes,
-) -> None:
-    exchange(web, method, path, query, headers, body)
+    ask()
 
 
 @OURS

@@ -14,8 +14,10 @@ ALLOWED = {
     "supervisor.client",
     "supervisor.protocol",
     "supervisor.errors",
+    "supervisor.core.access",
     "supervisor.core.preset",
     "supervisor.core.config",
+    "supervisor.core.need",
     "supervisor.core.quantities",
 }
 SOURCES = sorted(Path(admin.__file__).parent.rglob("*.py"))

@@ -33,7 +33,7 @@ MALFORMED = {
     "chunked to flask": (b"POST /models/load HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
     "large to flask": (b"POST /models/load HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n", 413),
     "chunked form": (
-        b"POST /ui/models/load HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        b"POST /ui/login HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
         b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
         400,
     ),

@@ -326,7 +326,10 @@ def test_own_pages_and_other_clients_are_not(web: WebTier, supervisor: FakeSuper
     assert web.post("/models/load", {"model": "a"}, headers).status == 200
 
 
-@pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/", "/v1//models", "/models/", "/static/nope", "/%ff", "//", "//ui/models"])
+@pytest.mark.parametrize(
+    "path",
+    ["/nope", "/v1", "/v1/", "/v1//models", "/models/", "/static/nope", "/%ff", "//", "//ui/models", "///v1/models"],
+)
 def test_unknown_routes(web: WebTier, supervisor: FakeSupervisor, path: str) -> None:
     error = web.request("GET", path).error
     assert (error["code"], error["type"]) == (404, "not_found_error")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from web_tier import DEADLINE, WebTier, read_until
 
+from admin import gunicorn_conf
+from admin.followers import MAX_FOLLOWERS
 from admin.frames import Frames, frame
 from admin.states import VALUES
 
@@ -229,6 +233,33 @@ def test_who_does_not_read_is_hung_up_on_and_nobody_else_notices(web: WebTier, s
         assert slow.read_all().count(b"\n\n") < 1501
 
 
+def test_more_watchers_than_a_worker_has_room_for(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        fake = FakeSupervisor(tmp_path)
+        fake.start()
+        stack.callback(fake.stop)
+        tier = WebTier(tmp_path, constants={"admin.followers.MAX_FOLLOWERS": 2})
+        tier.start()
+        stack.callback(tier.close)
+        first = stack.enter_context(watching(tier))
+        cookie = f"Cookie: {tier.cookie()}\r\n"
+        second = stack.enter_context(watching(tier, f"/ui/events HTTP/1.1\r\n{cookie}X-Rest:"))
+        assert (first.status, second.status) == (200, 200)
+        for path in ("/models/sse", "/ui/events", "/ui/model-log/m?follow=1"):
+            answer = tier.request("GET", path)
+            assert answer.error["code"] == 503
+            assert (answer.headers["retry-after"], answer.headers["connection"]) == ("5", "close")
+        assert tier.request("GET", "/health").status == 200
+        first.client.close()
+        end = time.monotonic() + DEADLINE
+        while (status := tier.request("HEAD", "/models/sse").status) != 200:
+            assert time.monotonic() < end, status
+
+
+def test_streams_leave_room_for_requests() -> None:
+    assert gunicorn_conf.worker_connections >= 4 * MAX_FOLLOWERS
+
+
 @pytest.mark.parametrize("workers", [1])
 def test_a_worker_that_is_stopped_ends_its_streams(smol: FakeSupervisor, workers: int) -> None:
     tier = WebTier(smol.path.parent / "second", workers=workers)
@@ -246,7 +277,7 @@ def test_a_worker_that_is_stopped_ends_its_streams(smol: FakeSupervisor, workers
 # Which frames: every order of events
 
 
-STATES = st.sampled_from(sorted(VALUES.keys() - {"sleeping"}))
+STATES = st.sampled_from(sorted(VALUES.keys() - {"sleeping", "waking"}))
 CHANGES = st.lists(st.tuples(st.sampled_from(["m", "m#2", "m#3"]), STATES), max_size=30)
 
 
@@ -309,6 +340,13 @@ def test_a_server_that_sleeps() -> None:
     assert frames.of(event | {"sleeping": True}) == []
     assert frames.of(event | {"sleeping": False}) == [frame("m", "status_change", {"status": "loaded"})]
     frames.of(event | {"sleeping": True})
+    wakes = {"sleeping": True, "progress": 0.0}
+    assert frames.of(event | wakes) == [frame("m", "status_change", {"status": "loading"})]
+    (progress,) = frames.of(event | wakes | {"kind": "progress"})
+    assert json.loads(progress[6:])["data"]["progress"]["value"] == 0.0
+    assert frames.of(event | {"sleeping": False}) == [frame("m", "status_change", {"status": "loaded"})]
+    frames.of(event | {"sleeping": True})
+    frames.of(event | wakes)
     ended = frames.of(event | {"to": "stopping", "reason": REQUESTED})
     assert ended == [frame("m", "status_change", {"status": "unloaded", "exit_code": 0})]
 

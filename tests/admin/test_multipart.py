@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gevent
 import pytest
 from fake_supervisor import FakeSupervisor
 from fake_upstream import Call, Serve
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from web_tier import WebTier, read_all
 
+from admin import turns
 from admin.multipart import MAX_HEAD, ModelField, is_form
 from supervisor.errors import Refused
 
@@ -114,6 +116,33 @@ def test_every_way_a_form_may_arrive(size: int) -> None:
         b"\r\n\r\n" + form(EMPTY, NEARLY, FILE, bare + b"\r\n", MODEL, EMPTY) + b"epilogue" + form(part("model", b"x"))
     )
     assert model_of(body, size=size) == "m"
+
+
+class Counting(ModelField):
+    """Counts its steps, each of which takes a time that is bounded by what was fed."""
+
+    steps = 0
+
+    def _read_data(self) -> bool:
+        self.steps += 1
+        return super()._read_data()
+
+
+def test_what_looks_like_a_boundary_is_no_step() -> None:
+    field = Counting("multipart/form-data; boundary=B")
+    field.feed(b'--B\r\nContent-Disposition: form-data; name="file"\r\n\r\n')
+    for _ in range(16):
+        field.feed(b"\r\n--B!" * 10_000)
+    field.feed(b"\r\n--B--\r\n")
+    assert field.model() is None
+    assert field.steps < 50
+
+
+def test_others_are_served_between_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0)
+    others = gevent.spawn(lambda: None)
+    ModelField(TYPE).feed(form(FILE, MODEL))
+    assert others.dead
 
 
 def test_a_part_that_ends_where_it_begins() -> None:

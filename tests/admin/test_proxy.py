@@ -28,6 +28,8 @@ def test_the_body_arrives_byte_for_byte_and_headers_without_credentials(web: Web
         "Content-Type": "application/x-www-form-urlencoded",
         "Authorization": "Bearer secret",
         "X-Api-Key": "secret",
+        "Api-Key": "secret",
+        "X-Goog-Api-Key": "secret",
         "Cookie": "secret=1",
         "Connection": "X-Private, keep-alive",
         "X-Private": "secret",
@@ -48,6 +50,22 @@ def test_the_body_arrives_byte_for_byte_and_headers_without_credentials(web: Web
     assert "secret" not in str(call.fields)
     assert not {"te", "upgrade", "connection"} & set(call.headers)
     assert len(call.fields) == len(call.headers)
+
+
+SPEAKS_FOR_THE_ORIGIN = [
+    *("Set-Cookie: a=b", "Set-Cookie2: a=b", 'Clear-Site-Data: "*"', "Service-Worker-Allowed: /"),
+    *("Strict-Transport-Security: max-age=1", 'Alt-Svc: h3=":1"', "NEL: {}", "Report-To: {}", "Accept-CH: Sec-CH-UA"),
+    *('WWW-Authenticate: Basic realm="x"', "Set-Login: logged-in", 'Use-As-Dictionary: match="/*"'),
+    *("Refresh: 0; url=/", "X-Accel-Redirect: /secret", "X-Sendfile: /secret", "Access-Control-Allow-Origin: *"),
+]
+
+
+@pytest.mark.parametrize("field", SPEAKS_FOR_THE_ORIGIN)
+def test_no_answer_speaks_for_the_whole_origin(web: WebTier, serve: Serve, field: str) -> None:
+    serve(lambda call: call.reply(b"{}", extra=f"{field}\r\nX-Kept: 1\r\n"))
+    headers = web.post(CHAT, {"model": "m"}).headers
+    assert headers["x-kept"] == "1"
+    assert field.partition(":")[0].lower() not in headers
 
 
 def test_status_headers_and_body_of_the_answer_are_the_servers(web: WebTier, serve: Serve) -> None:

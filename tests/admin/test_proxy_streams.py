@@ -113,14 +113,6 @@ def die_in_a_chunk_size(call: Call) -> None:
     call.send(b"1")
 
 
-def babble(call: Call) -> None:
-    call.send(b"+OK this is no HTTP\r\n\r\n")
-
-
-def send_a_malformed_header(call: Call) -> None:
-    call.reply(b"{}", extra="X-A: \x01\r\n")
-
-
 DEATHS = [
     die_at_once,
     reset_at_once,
@@ -128,9 +120,85 @@ DEATHS = [
     die_after_the_head,
     die_after_a_chunked_head,
     die_in_a_chunk_size,
-    babble,
-    send_a_malformed_header,
 ]
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, 12, 17, 18, 27, 34, 40, 60, 61])
+def test_a_head_that_breaks_off_is_a_death(web: WebTier, supervisor: FakeSupervisor, serve: Serve, length: int) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nTransfer-Encoding: chunked\r\n\r\n"
+    serve(lambda call: call.send(head[:length]))
+    serve(hello)
+    assert web.post(CHAT, {"model": "m"}).status == 200
+    assert ended(supervisor, 2) == ["upstream_died", "complete"]
+
+
+HEADS = [
+    b"+OK this is no HTTP\r\n",
+    b"HTTP/1.1 1000 Odd\r\n",
+    b"HTTP/2 200\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n",
+    b"HTTP/1.1 200 OK\r\nX-A: \x01\r\n",
+    b"HTTP/1.1 200 OK\r\nthis is no field\r\nContent-Length: 100\r\n",
+    b"HTTP/1.1 200 OK\r\nX F: a\r\nContent-Length: 2\r\n",
+    b"HTTP/1.1 200 OK\r\nFrom x\r\nContent-Length: 2\r\n",
+    b"HTTP/1.1 200 OK\r\n folded\r\nContent-Length: 2\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length:\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: " + b"1" * 5000 + b"\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked \r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n",
+    b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 101,
+    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n",
+    b"HTTP/1.1 103 Early Hints\r\n\r\n" * 101 + b"HTTP/1.1 200 OK\r\n",
+]
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: repr(head[-40:]))
+def test_what_is_no_http_is_no_answer_and_asked_once(
+    web: WebTier, supervisor: FakeSupervisor, serve: Serve, head: bytes
+) -> None:
+    serve(lambda call: call.send(head + b"\r\nhalf"))
+    serve(hello)
+    error = web.post(CHAT, {"model": "m"}).error
+    assert error["code"] == 502
+    assert error["message"].startswith("model 'm': its server's answer is no HTTP: ")
+    assert ended(supervisor) == ["upstream_died"]
+    assert len(supervisor.of("lease")) == 1
+
+
+def test_a_stream_that_stops_being_http_ends_with_an_error_event(
+    web: WebTier, supervisor: FakeSupervisor, serve: Serve
+) -> None:
+    def spoil(call: Call) -> None:
+        call.head()
+        call.chunk(b"data: 1\n\n")
+        call.send(b"-5\r\nhello\r\n")
+
+    serve(spoil)
+    body = web.post(CHAT, {"model": "m"}).body
+    assert body.startswith(b"data: 1\n\n")
+    assert b"its server sent what is no HTTP while it was answering" in body
+    assert b"hello" not in body
+    assert ended(supervisor) == ["upstream_died"]
+
+
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue", b"HTTP/1.1 102 Processing", b"HTTP/1.1 103 Hints"])
+def test_interim_answers_are_passed_over(
+    web: WebTier, supervisor: FakeSupervisor, serve: Serve, interim: bytes
+) -> None:
+    def hint(call: Call) -> None:
+        call.send((interim + b"\r\nLink: </a>\r\n\r\n") * 2)
+        hello(call)
+
+    serve(hint)
+    answer = web.post(CHAT, {"model": "m"})
+    assert (answer.status, answer.body, answer.headers.get("link")) == (200, b'{"hello": 1}', None)
+    assert ended(supervisor) == ["complete"]
 
 
 @pytest.mark.parametrize("death", DEATHS)

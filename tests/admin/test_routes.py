@@ -153,12 +153,6 @@ def test_a_status_without_a_body_has_no_length(web: WebTier, serve: Serve) -> No
     assert "content-length" not in web.request("GET", "/slots?model=m").headers
 
 
-def test_an_interim_status_is_no_answer(web: WebTier, serve: Serve) -> None:
-    serve(lambda call: call.send(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"))
-    serve(hello)
-    assert web.request("GET", "/slots?model=m").body == b'{"hello": 1}'
-
-
 def test_upstream_errors_pass_through(web: WebTier, serve: Serve) -> None:
     body = b'{"error":{"code":501,"message":"no metrics","type":"not_supported_error"}}'
     serve(lambda call: call.reply(body, "501 Not Implemented"))
@@ -212,3 +206,29 @@ def test_a_stream_that_breaks_off_says_so_in_its_own_form(web: WebTier, serve: S
     assert f"\n\n{event}" in body
     assert "its server died while it was answering" in body
     assert ('"sequence_number": 8}\n\n' in body) == (path == "/v1/responses")
+
+
+def test_a_list_of_adapters_is_for_the_model_of_the_query(
+    web: WebTier, supervisor: FakeSupervisor, serve: Serve
+) -> None:
+    supervisor.granted = {"backend": "llama-server", "request": {"set": {"a": 1}, "remove": []}}
+    upstream = serve(hello)
+    adapters = b'[{"id": 0, "scale": 0.5}]'
+    assert web.request("POST", "/lora-adapters?model=m", adapters).status == 200
+    call = upstream.call()
+    assert (call.line, call.body) == ("POST /lora-adapters?model=m HTTP/1.1", adapters)
+    assert call.headers["content-type"] == "application/json"
+
+
+def test_a_list_is_nothing_that_other_routes_take(web: WebTier, supervisor: FakeSupervisor) -> None:
+    assert "must be a JSON object" in web.request("POST", "/tokenize?model=m", b"[]").error["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/models/load", "/models"])
+@pytest.mark.parametrize("body", [b"", b" \r\n"])
+def test_an_empty_body(web: WebTier, supervisor: FakeSupervisor, path: str, body: bytes) -> None:
+    error = web.request("POST", path, body).error
+    assert (error["code"], error["message"]) == (
+        400,
+        "cannot use the request body: it is empty, and must be a JSON object",
+    )

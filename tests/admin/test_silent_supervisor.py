@@ -46,7 +46,7 @@ def test_pages_and_the_models_api_say_so(tier: WebTier, fake: FakeSupervisor) ->
 
 def test_an_open_page_waits_for_events_as_long_as_it_takes(tier: WebTier, fake: FakeSupervisor) -> None:
     with tier.connect() as browser:
-        browser.sendall(b"GET /ui/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        browser.sendall(f"GET /ui/events HTTP/1.1\r\nHost: x\r\nCookie: {tier.cookie()}\r\n\r\n".encode())
         fake.wait_for_followers()
         browser.settimeout(3 * SECONDS)
         with pytest.raises(TimeoutError):

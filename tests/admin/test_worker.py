@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -12,10 +13,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import gevent
 import pytest
 from fake_supervisor import FakeSupervisor
 from fake_upstream import Call, FakeUpstream
+from gunicorn.http.body import ChunkedReader
 from web_tier import ARGV, DEADLINE, WebTier, chat_request, read_all, read_until
+
+from admin import turns
+from admin.worker import FairUnreader
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -73,6 +79,39 @@ def test_a_killed_worker_is_replaced(tier: WebTier) -> None:
     assert second != first
 
 
+def test_others_are_served_while_a_body_of_tiny_chunks_is_read(tier: WebTier) -> None:
+    (worker,) = tier.worker_pids()
+    with tier.connect() as slow, tier.connect() as quick:
+        os.kill(worker, signal.SIGSTOP)  # so that all of the body is there when the first byte is read
+        slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        slow.sendall(b"1\r\n \r\n" * 100_000 + b"0\r\n\r\n")
+        quick.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        os.kill(worker, signal.SIGCONT)
+        first, _, _ = select.select([slow, quick], [], [], DEADLINE)
+        assert first == [quick]
+        assert read_until(slow, b"}}").startswith(b"HTTP/1.1 400 ")
+
+
+def test_what_has_arrived_is_read_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0)
+    served = 0
+
+    def serve_others() -> None:
+        nonlocal served
+        while True:
+            served += 1
+            gevent.sleep(0)
+
+    ours, theirs = socket.socketpair()
+    others = gevent.spawn(serve_others)
+    with ours, theirs:
+        theirs.sendall(b"1\r\n \r\n" * 10_000 + b"0\r\n\r\n")
+        reader = ChunkedReader(None, FairUnreader(ours))
+        assert reader.read(2**20) == b" " * 10_000
+    others.kill()
+    assert served >= 60_000 // 8192
+
+
 def test_no_worker_outlives_a_killed_master(tier: WebTier) -> None:
     (worker,) = tier.worker_pids()
     assert tier.request("GET", "/health").status == 200  # it is past its first look at whose child it is
@@ -126,7 +165,7 @@ def test_idle_connections_do_not_delay_the_end(tier: WebTier) -> None:
 
 def test_open_dashboards_do_not_delay_the_end(tier: WebTier, fake: FakeSupervisor) -> None:
     with tier.connect() as browser:
-        browser.sendall(b"GET /ui/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        browser.sendall(f"GET /ui/events HTTP/1.1\r\nHost: x\r\nCookie: {tier.cookie()}\r\n\r\n".encode())
         fake.wait_for_followers()
         began = time.monotonic()
         assert tier.terminate() == 0

@@ -12,6 +12,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from admin import sessions
+from admin.cors import is_dashboard
+from supervisor.access import known
+from supervisor.core.access import RoleName
 from supervisor.web_tier import ARGV
 
 DEADLINE = 20.0
@@ -67,7 +71,8 @@ class Answer:
 
 @dataclass
 class WebTier:
-    """A running web tier. `notices` are the sd_notify datagrams that came until it was ready.
+    """A running web tier, whose pages are asked for by an admin unless a request has a Cookie of its own. `notices`
+    are the sd_notify datagrams that came until it was ready.
 
     `constants` replaces those of its modules, in each worker: {"admin.body.PIECE": 1}.
     """
@@ -97,6 +102,7 @@ class WebTier:
             "PATH": os.environ["PATH"],
             **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
             "LLAMA_ROUTER_RUNTIME_DIR": str(self.runtime_dir),
+            "LLAMA_ROUTER_STATE_DIR": str(self.runtime_dir),
             "LLAMA_ROUTER_LISTEN_FD": str(fd),
             "LLAMA_ROUTER_WORKERS": str(self.workers),
             "LLAMA_ROUTER_GRACE": str(self.grace),
@@ -149,13 +155,22 @@ class WebTier:
         """One request on a connection of its own."""
         host, port = self.address
         connection = HTTPConnection(host, port, timeout=DEADLINE)
+        headers = dict(headers or {})
+        if is_dashboard(path.partition("?")[0]):
+            headers.setdefault("Cookie", self.cookie(headers.get("Host", f"{host}:{port}")))
         try:
-            connection.request(method, path, body, headers or {})
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             fields = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, fields, response.read())
         finally:
             connection.close()
+
+    def cookie(self, host: str = "x", role: RoleName = "admin") -> str:
+        """What signs in a request with this Host."""
+        _, colon, port = host.rpartition(":")
+        name = f"{sessions.COOKIE}_{port}" if colon else sessions.COOKIE
+        return f"{name}={sessions.sealed(role, known(self.runtime_dir, print))}"
 
     def post(self, path: str, document: object, headers: dict[str, str] | None = None) -> Answer:
         """A JSON request."""

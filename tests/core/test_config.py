@@ -30,7 +30,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "fallback": None,
         "max_wait": 10.0,
         "queue_limit": 512,
-        "web": {"workers": "auto", "cors_origins": ("localhost",)},
+        "web": {"workers": "auto", "cors_origins": ("localhost",), "edit_commands": False},
         "log": {"journal": "auto", "directory": None, "keep": 50 * 2**20},
     }
 

@@ -25,6 +25,18 @@ CORRUPT = (
 )
 NO_MEMORY = "E ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 46082949120"
 LAST = "E srv  llama_server: exiting due to model loading error"
+# What of a line may stand before a state: its thread writes the parts of a line one by one, and states are written by
+# another. Seen with b11434: the time; with --log-colors on: the colours around each part, the last behind a line's end.
+PREFIXES = (
+    "4.08.965.524 ",
+    "0.00.317.600 I ",
+    "W ",
+    "\x1b[0m",
+    "\x1b[0m\x1b[34m0.21.008.467\x1b[0m ",
+    "\x1b[34m0.05.145.920\x1b[0m \x1b[32mI \x1b[0m",
+    "12:31:07.250 ",
+    "2026-08-01T12:31:07Z D ",
+)
 
 
 def state(name: str, payload: object = None) -> str:
@@ -39,7 +51,10 @@ def loading(stages: Any, current: Any, value: Any) -> str:
     ("line", "expected"),
     [
         ("I srv  llama_server: model loaded", None),
-        (f" {state('ready')}", None),
+        (f"a user says {state('ready')}", None),
+        (f"I srv  log_server_r: request: {state('ready')}", None),
+        (f"{state('ready')} and more", Notified(7)),
+        *((f"{prefix}{state('ready')}", Notified(7, ready=True, sleeping=False)) for prefix in PREFIXES),
         (loading(["text_model"], "text_model", 0.5), Notified(7, progress=0.5)),
         (loading(["text_model", "spec_model"], "spec_model", 0.5), Notified(7, progress=0.75)),
         (loading(["text_model", "spec_model"], "text_model", 1.0), Notified(7, progress=0.5)),
@@ -156,9 +171,26 @@ def test_sleep_is_announced_when_it_changes_and_ends_with_the_run() -> None:
     driver.send(Notified(launch, sleeping=True))
     assert not driver.instance("a").sleeping, "what loads does not sleep"
     driver.send(Probed(launch, healthy=True))
-    for sleeping, words in ((True, ["a: sleeps until somebody asks"]), (True, []), (False, ["a: woke up"]), (None, [])):
-        driver.send(Notified(launch, sleeping=sleeping))
-        assert [command.text for command in driver.last(Announce)] == words
+    asleep, awake = Notified(launch, sleeping=True), Notified(launch, ready=True, sleeping=False)
+    for said, words in (
+        (asleep, ["a: sleeps until somebody asks"]),
+        (asleep, []),
+        (awake, ["a: woke up"]),
+        (Notified(launch), []),
+        (Notified(launch, progress=0.5), []),
+        (asleep, ["a: sleeps until somebody asks"]),
+        (Notified(launch, progress=0.0), ["a: wakes up", "a: loading, 0%"]),
+        (Notified(launch, progress=1.0), ["a: loading, 100%"]),
+        (awake, ["a: woke up"]),
+        (asleep, ["a: sleeps until somebody asks"]),
+    ):
+        driver.send(said)
+        told = driver.last(Announce)
+        assert [command.text for command in told] == words
+        assert all(command.state is driver.instance("a").state for command in told)
+        assert all(command.sleeping == (said is not awake) for command in told)
+        assert all(command.progress == said.progress for command in told)
+    driver.send(awake)
     driver.send(Notified(launch, sleeping=True))
     driver.ends("a", signal=9)
     assert not driver.instance("a").sleeping

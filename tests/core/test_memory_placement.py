@@ -1,4 +1,4 @@
-"""Memory budgets: who fits beside whom, who makes room, who is refused with the numbers, and what is learned."""
+"""Memory budgets: who fits beside whom, who makes room, and who is refused with the numbers."""
 
 from __future__ import annotations
 
@@ -9,50 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.commands import Announce, Answer, Measure, Refuse, Reject, Remember, Terminate
+from supervisor.core.commands import Announce, Answer, Refuse, Reject
 from supervisor.core.config import Config
-from supervisor.core.events import Ended, Goal, Measured, Notified, PresetsChanged
+from supervisor.core.events import Goal, Measured, PresetsChanged
 from supervisor.core.eviction import Room, fewest
-from supervisor.core.need import UNKNOWN, Need, fits, in_words, known, learn, total
+from supervisor.core.need import Need
 from supervisor.core.policy import Policy, budget
-from supervisor.core.reasons import EndReason, Kind
+from tests.core.budgeted import EIGHT, GIB, driver_with, estimated, of, serve, states, terminated, use
 from tests.core.driver import Driver, preset
-
-GIB = 2**30
-EIGHT = Policy(max_wait=10.0, budget={"host": 8 * GIB})
-
-
-def estimated(gib: float, shared: float = 0.0) -> Need:
-    return Need("estimated", {"host": int(shared * GIB)}, {"host": int(gib * GIB)}, "weights and the like")
-
-
-def driver_with(policy: Policy = EIGHT, /, **needs: float) -> Driver:
-    """A fleet of models by what they need in GiB."""
-    return Driver(
-        *(preset(name) for name in needs), policy=policy, needs={name: estimated(gib) for name, gib in needs.items()}
-    )
-
-
-def serve(driver: Driver, name: str) -> int:
-    lease = driver.lease(name)
-    if driver.model(name).state.value == "starting":
-        driver.ready(name)
-    assert driver.granted() == [lease]
-    return lease
-
-
-def use(driver: Driver, name: str) -> None:
-    driver.release(serve(driver, name))
-    driver.tick(1)
-
-
-def terminated(driver: Driver) -> list[str]:
-    return [driver.fleet.lifecycle.launches[command.launch].name for command in driver.last(Terminate)]
-
-
-def states(driver: Driver) -> dict[str, str]:
-    return {name: model.state.value for name, model in driver.fleet.models.items()}
-
 
 # Who fits
 
@@ -203,28 +167,6 @@ def test_a_claim_that_starts_by_itself_holds_up_nobody_once_its_client_has_left(
 SIZES = [("g", 100), ("e", 600), ("f", 800), ("b", 50)]
 
 
-def of(size: int) -> Need:
-    return Need("estimated", {}, {"host": size})
-
-
-def test_a_retry_without_room_stays_within_the_budget() -> None:
-    driver = Driver(
-        *(preset("p", pinned=True), preset("f"), preset("v")),
-        policy=Policy(budget={"host": 100}),
-        needs={"p": of(60), "f": of(50), "v": of(10)},
-    )
-    use(driver, "v")
-    lease = driver.lease("f")
-    out_of_memory(driver, "f")
-    assert terminated(driver) == ["v"]
-    driver.release(lease)
-    driver.ask(Goal.LOAD, "p")
-    driver.ends("v", code=0)
-    driver.ready("p")
-    driver.tick(1)
-    assert states(driver) == {"p": "ready", "f": "stopped", "v": "stopped"}
-
-
 def test_many_idle_models_are_evicted_at_once_and_quickly() -> None:
     names = [f"m{number}" for number in range(300)]
     needs = {**{name: of(10) for name in names}, "big": of(1500)}
@@ -358,170 +300,3 @@ def test_the_budget_is_what_is_configured_or_most_of_what_the_machine_has() -> N
     assert budget(config, machine) == {"host": GIB, "gpu0": 95, "gpu1": 95, "gpu7": 5}
     assert budget(Config(), machine) == {"host": 90, "gpu0": 95, "gpu1": 95}
     assert budget(Config(), {}) == {}
-
-
-# What is learned
-
-
-def test_a_measure_replaces_an_estimate_once_something_was_served() -> None:
-    driver = driver_with(a=4)
-    lease = driver.lease("a")
-    measures = [command for command in driver.ready("a") if isinstance(command, Measure)]
-    assert measures == [Measure(driver.launch("a"))]
-    driver.send(Measured(driver.launch("a"), {"host": GIB}, {"host": GIB}))
-    assert driver.model("a").need.source == "estimated"
-    driver.tick(60)
-    assert Measure(driver.launch("a")) in driver.release(lease)
-    [remembered] = [
-        command
-        for command in driver.send(Measured(driver.launch("a"), {"host": GIB}, {"host": GIB}))
-        if isinstance(command, Remember)
-    ]
-    assert remembered == Remember("a", Need("measured", {"host": GIB}, {"host": GIB}))
-    assert driver.model("a").need.total(2) == {"host": 3 * GIB}
-
-
-def test_busy_servers_are_not_measured_with_every_request() -> None:
-    driver = driver_with(a=4)
-    use(driver, "a")
-    for _ in range(10):
-        driver.release(serve(driver, "a"))
-        assert not driver.last(Measure)
-        driver.tick(1)
-    driver.tick(30)
-    driver.release(serve(driver, "a"))
-    assert driver.last(Measure)
-
-
-def test_a_measure_of_something_that_is_gone_is_nothing() -> None:
-    driver = driver_with(a=4)
-    use(driver, "a")
-    launch = driver.launch("a")
-    driver.ends("a", code=0)
-    assert driver.send(Measured(launch, {"host": 1}, {})) == []
-
-
-sizes = st.dictionaries(st.sampled_from(["host", "gpu0"]), st.integers(0, 100), max_size=2)
-needs = st.builds(Need, st.just("measured"), sizes, sizes)
-
-
-@given(needs, needs, st.booleans())
-def test_what_is_learned_never_falls_below_a_measure(before: Need, seen: Need, served: bool) -> None:
-    after = learn(before, seen, served=served).total(1)
-    for need in (before, seen):
-        assert all(after.get(device, 0) >= size for device, size in need.shared.items())
-        assert all(after.get(device, 0) >= size for device, size in need.each.items())
-
-
-@pytest.mark.parametrize(
-    ("before", "served", "after"),
-    [
-        (UNKNOWN, False, 3),
-        (UNKNOWN, True, 3),
-        (Need("estimated", {}, {"host": 5}), False, 5),
-        (Need("estimated", {}, {"host": 5}), True, 3),
-        (Need("measured", {}, {"host": 5}), True, 5),
-        (Need("measured", {}, {"host": 2}), False, 3),
-    ],
-)
-def test_learning(before: Need, served: bool, after: int) -> None:
-    assert learn(before, Need("measured", {}, {"host": 3}), served=served).total(1) == {"host": after}
-
-
-def test_what_is_shared_counts_here_by_a_part_only_and_is_not_believed_to_be_less() -> None:
-    before = Need("estimated", {"host": 10}, {"host": 5})
-    seen = Need("measured", {"host": 4}, {"host": 3})
-    assert learn(before, seen, served=True) == Need("measured", {"host": 10}, {"host": 3})
-
-
-def test_arithmetic_of_needs() -> None:
-    need = Need("estimated", {"host": 10}, {"host": 1, "gpu0": 2})
-    assert (need.total(0), need.total(3)) == ({}, {"gpu0": 6, "host": 13})
-    assert total([{"host": 1}, {"host": 2, "gpu0": 3}]) == {"host": 3, "gpu0": 3}
-    assert fits({"host": 10, "gpu7": 99}, {"host": 10}) and not fits({"host": 11}, {"host": 10})
-    assert in_words({"host": 6 * GIB, "gpu0": 512 * 2**20}) == "512 MiB of gpu0, 6.0 GiB of host"
-    assert in_words({}) == "nothing"
-    assert known({"gpu0": 7}, need) == Need("declared", {}, {"gpu0": 7})
-    assert known(None, need) is need
-    assert known({"host": 7}, Need("measured", {}, {"host": 9})) == Need("declared", {}, {"host": 7})
-
-
-# A load that dies of memory
-
-
-def out_of_memory(driver: Driver, name: str) -> None:
-    driver.send(Notified(driver.launch(name), out_of_memory=True))
-    driver.send(Ended(driver.launch(name), EndReason(Kind.EXITED, code=71)))
-
-
-def test_a_load_that_dies_of_memory_evicts_one_more_and_is_tried_once_more() -> None:
-    driver = driver_with(idle=1, other=1, a=1)
-    for name in ("idle", "other"):
-        use(driver, name)
-    lease = driver.lease("a")
-    out_of_memory(driver, "a")
-    assert terminated(driver) == ["idle"], "one, not both"
-    driver.ends("idle", code=0)
-    assert driver.spawned() == ["a"]
-    assert states(driver)["other"] == "ready"
-    driver.ready("a")
-    assert driver.granted() == [lease]
-
-
-def test_a_second_death_of_memory_is_final() -> None:
-    driver = driver_with(idle=1, other=1, a=1)
-    for name in ("idle", "other"):
-        use(driver, name)
-    lease = driver.lease("a")
-    out_of_memory(driver, "a")
-    driver.ends("idle", code=0)
-    out_of_memory(driver, "a")
-    assert states(driver) == {"idle": "stopped", "other": "ready", "a": "failed"}
-    assert driver.refused() == [(lease, 500)]
-    assert driver.instance("a").reason is not None and "out of memory" in driver.instance("a").reason.text
-
-
-def test_a_load_that_worked_may_be_retried_anew_the_next_time() -> None:
-    driver = driver_with(idle=1, other=1, a=1)
-    for name in ("idle", "other"):
-        use(driver, name)
-    driver.lease("a")
-    out_of_memory(driver, "a")
-    driver.ends("idle", code=0)
-    driver.ready("a")
-    driver.ends("a", signal=11)
-    driver.tick(5)
-    driver.lease("a")
-    out_of_memory(driver, "a")
-    assert terminated(driver) == ["other"]
-
-
-def test_with_nothing_to_evict_a_death_of_memory_is_final_at_once() -> None:
-    driver = driver_with(a=1)
-    lease = driver.lease("a")
-    out_of_memory(driver, "a")
-    assert driver.refused() == [(lease, 500)] and states(driver)["a"] == "failed"
-
-
-def test_the_retry_waits_for_a_busy_model_and_starts_if_that_leaves_by_itself() -> None:
-    driver = driver_with(busy=1, a=1)
-    running = serve(driver, "busy")
-    lease = driver.lease("a")
-    out_of_memory(driver, "a")
-    assert not driver.spawned() and states(driver)["a"] == "stopped"
-    driver.ask(Goal.UNLOAD, "busy")
-    driver.release(running)
-    driver.ends("busy", code=0)
-    assert driver.spawned() == ["a"]
-    driver.ready("a")
-    assert driver.granted() == [lease]
-
-
-def test_a_load_after_a_death_of_memory_starts_afresh() -> None:
-    driver = driver_with(a=1)
-    driver.lease("a")
-    out_of_memory(driver, "a")
-    driver.ask(Goal.LOAD, "a")
-    assert states(driver)["a"] == "starting"
-    driver.ready("a")
-    assert states(driver)["a"] == "ready"

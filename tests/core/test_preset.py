@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from supervisor.core.fields import complaints
-from supervisor.core.preset import COMMAND_KEYS, LLAMA_KEYS, LLAMA_SERVER_KEYS, UNACTED, HttpReady, Preset, Restart
+from supervisor.core.preset import COMMAND_KEYS, LLAMA_KEYS, LLAMA_SERVER_KEYS, HttpReady, Preset, Restart
 
 LLAMA: dict[str, Any] = {"model": "/m.gguf"}
 COMMAND: dict[str, Any] = {"backend": "command", "command": ["/bin/serve", "{port}"]}
@@ -289,7 +289,7 @@ def test_presets_cannot_be_changed() -> None:
 
 
 def test_the_lists_of_keys_name_keys() -> None:
-    assert Preset.model_fields.keys() >= UNACTED | LLAMA_KEYS | LLAMA_SERVER_KEYS | COMMAND_KEYS
+    assert Preset.model_fields.keys() >= LLAMA_KEYS | LLAMA_SERVER_KEYS | COMMAND_KEYS
 
 
 def test_options_nested_without_end_are_refused() -> None:

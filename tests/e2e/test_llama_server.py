@@ -241,7 +241,7 @@ def test_embeddings(native: Native) -> None:
 
 
 def test_it_sleeps_when_told_to_and_wakes_up_for_a_request(native: Native) -> None:
-    native.native("sleepy", options={"no-warmup": True, "sleep-idle-seconds": 1})
+    native.native("sleepy", options={"no-warmup": True, "sleep-idle-seconds": 1, "log-colors": "on"})
     try:
         watch = native.watch("sleepy")
         assert "Paris" in native.ask("sleepy")
@@ -249,8 +249,12 @@ def test_it_sleeps_when_told_to_and_wakes_up_for_a_request(native: Native) -> No
         assert native.model("sleepy")["sleeping"] is True
         assert native.directly("/health", "sleepy")[0] == 200
         assert native.model("sleepy")["sleeping"] is True
-        assert "Paris" in native.ask("sleepy")
-        watch.text("woke up")
+        for _ in range(4):  # what it says can break into a line of its log, but need not
+            assert "Paris" in native.ask("sleepy")
+            watch.text("wakes up")
+            watch.text("woke up")
+            watch.text("sleeps until somebody asks")
+        assert not [line for line in native.logs("sleepy") if "cmd_child" in line]
         native.call("unload", model="sleepy", wait=True)
         assert native.model("sleepy")["sleeping"] is False
     finally:

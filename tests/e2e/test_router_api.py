@@ -14,19 +14,10 @@ from urllib.parse import urlsplit
 import pytest
 from served import Served
 
+from tests.admin.router_table import META
+
 DEADLINE = 60.0
 ASK = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
-# What llama-server says of the file at a context of 512 tokens.
-META = {
-    "vocab_type": 2,
-    "n_vocab": 49152,
-    "n_ctx": 512,
-    "n_ctx_train": 8192,
-    "n_embd": 576,
-    "n_params": 134515008,
-    "size": 96576768,
-    "ftype": "Q4_1",
-}
 
 
 class Router:

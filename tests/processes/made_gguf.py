@@ -89,3 +89,13 @@ def make(path: Path, **changes: Any) -> str:
     given = LLAMA | {name.replace("__", "."): change for name, change in changes.items()}
     path.write_bytes(made({name: change for name, change in given.items() if change is not None}))
     return str(path)
+
+
+WHOLE = made()
+
+
+def put(directory: Path, *names: str) -> None:
+    """Write a whole model of each name."""
+    for name in names:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(WHOLE)

@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from supervisor.backends import Place, Plan, plan
 from supervisor.core.preset import Preset
 from supervisor.errors import CannotStart
+from supervisor.memory import Memory
+
+KNOWN = Memory(None)
 
 
 def place_in(folder: Path) -> Place:
@@ -27,16 +30,18 @@ def llama(**keys: Any) -> Preset:
 
 
 def settings_of(preset: Preset, folder: Path) -> Any:
-    plan(preset, place_in(folder))
+    plan(preset, place_in(folder), KNOWN)
     return json.loads((folder / "1.json").read_text())
 
 
 def command(arguments: list[str], folder: Path, env: dict[str, str] | None = None) -> Plan:
-    return plan(Preset(name="other", backend="command", command=tuple(arguments), env=env or {}), place_in(folder))
+    return plan(
+        Preset(name="other", backend="command", command=tuple(arguments), env=env or {}), place_in(folder), KNOWN
+    )
 
 
 def test_llama_cpp_python_runs_the_model_server(tmp_path: Path) -> None:
-    made = plan(llama(), place_in(tmp_path))
+    made = plan(llama(), place_in(tmp_path), KNOWN)
     assert made.argv[0] == sys.executable
     assert "supervisor.model_server" in made.argv
     assert made.argv[-4:] == ("--socket", str(tmp_path / "1.sock"), "--settings", str(tmp_path / "1.json"))
@@ -88,7 +93,7 @@ def test_settings_are_private_whatever_lay_there(tmp_path: Path, link: bool) -> 
         (tmp_path / "1.json").chmod(0o644)
     before = os.umask(0)
     try:
-        plan(llama(), place_in(tmp_path))
+        plan(llama(), place_in(tmp_path), KNOWN)
     finally:
         os.umask(before)
     assert (tmp_path / "1.json").lstat().st_mode & 0o7777 == 0o600
@@ -97,13 +102,13 @@ def test_settings_are_private_whatever_lay_there(tmp_path: Path, link: bool) -> 
 
 def test_settings_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match=r"cannot start tiny: cannot write settings .*No such file"):
-        plan(llama(), place_in(tmp_path / "missing"))
+        plan(llama(), place_in(tmp_path / "missing"), KNOWN)
 
 
 def test_the_child_finds_this_package_and_not_the_directory_it_runs_in(tmp_path: Path) -> None:
     (tmp_path / "supervisor").mkdir()
     (tmp_path / "supervisor" / "__init__.py").write_text("raise SystemExit('the wrong package')")
-    made = plan(llama(env={"PYTHONPATH": "/nonexistent", "MARK": "x"}), place_in(tmp_path))
+    made = plan(llama(env={"PYTHONPATH": "/nonexistent", "MARK": "x"}), place_in(tmp_path), KNOWN)
     assert made.env["MARK"] == "x"
     assert "/nonexistent" in made.env["PYTHONPATH"].split(os.pathsep)
     interpreter = made.argv[: made.argv.index("-m")]
@@ -131,7 +136,7 @@ def test_command_with_a_socket_picks_no_port(tmp_path: Path) -> None:
         raise AssertionError("no port is needed")
 
     preset = Preset(name="other", backend="command", command=("serve", "unix:{socket}"))
-    made = plan(preset, Place(tmp_path / "1.sock", tmp_path / "1.json", no_port))
+    made = plan(preset, Place(tmp_path / "1.sock", tmp_path / "1.json", no_port), KNOWN)
     assert made.argv == ("serve", f"unix:{tmp_path / '1.sock'}")
     assert made.address == f"unix:{tmp_path / '1.sock'}"
 
@@ -145,7 +150,7 @@ def test_command_that_says_not_where_to_listen(tmp_path: Path, arguments: tuple[
     # A preset like this does not validate; it must not start something unreachable either.
     preset = Preset.model_construct(name="other", backend="command", command=arguments, env={})
     with pytest.raises(CannotStart, match="cannot start other: "):
-        plan(preset, place_in(tmp_path))
+        plan(preset, place_in(tmp_path), KNOWN)
 
 
 @given(st.lists(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"])), max_size=4))

@@ -148,7 +148,7 @@ def test_a_refused_load_shows_the_log_too(tmp_path: Path) -> None:
     with FakeControl(tmp_path, load=refused, status=status(failed("qwen", "no such file"))):
         result = invoke(tmp_path, "load", "qwen", "--json")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[0].startswith("llama-router: cannot load 'qwen': model name=qwen failed to load")
+    assert result.stderr.splitlines()[0].startswith("llama-router: cannot load 'qwen': exited with code 65")
     assert result.stderr.splitlines()[1:] == ["no such file"]
     assert json.loads(result.stdout)["error"]["code"] == 500
 
@@ -205,7 +205,7 @@ def test_logs_prints_lines_and_where_a_launch_begins(tmp_path: Path) -> None:
         result = invoke(tmp_path, "logs", "qwen", "-n", "7")
         as_json = invoke(tmp_path, "logs", "@web", "--json")
     told = [line.split(" ", 3)[3] if line[0] != "-" else line for line in result.stdout.splitlines()]
-    assert told == ["one", "two \x1b[31mred\tand raw", "-- launch 2 --", "three"]
+    assert told == ["one", "two \\x1b[31mred\tand raw", "-- launch 2 --", "three"]
     assert fake.requests[0] == {"op": "logs", "model": "qwen", "lines": 7, "follow": False}
     assert [json.loads(line)["launch"] for line in as_json.stdout.splitlines()] == [1, 1, 2]
 

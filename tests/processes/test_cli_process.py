@@ -201,11 +201,12 @@ def test_hostile_text_reaches_no_terminal(tmp_path: Path, arguments: tuple[str, 
     assert not set(shown) & {"\x1b", "\x07", "\r", "\u202e", "\u009b"}
 
 
-def test_a_pipe_gets_log_lines_as_they_are(tmp_path: Path) -> None:
+def test_a_pipe_gets_log_lines_as_a_terminal_does_and_json_has_them_as_they_are(tmp_path: Path) -> None:
     line = {"line": {"at": 0.0, "launch": 1, "text": "\x1b[31mred\x07\t\ud800"}}
     with FakeControl(tmp_path, logs=raw(b'{"ok":true}\n', json.dumps(line).encode() + b'\n{"end":true}\n')):
-        ended = run(tmp_path, "logs", "qwen")
-    assert ended.stdout == b"Jan 01 00:00:00 \x1b[31mred\x07\t\\ud800\n"
+        as_text, as_json = run(tmp_path, "logs", "qwen"), run(tmp_path, "logs", "qwen", "--json")
+    assert as_text.stdout == b"Jan 01 00:00:00 \\x1b[31mred\\x07\t\\ud800\n"
+    assert json.loads(as_json.stdout) == line["line"]
 
 
 @pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])

@@ -1,4 +1,4 @@
-"""`llama-router schema`: what it prints fits JSON Schema, the examples, the README, and what the loader takes."""
+"""`llama-router schema`: what it prints fits JSON Schema, examples, the documentation, and what the loader takes."""
 
 from __future__ import annotations
 
@@ -93,16 +93,16 @@ def test_the_packaged_files_fit(path: Path) -> None:
     assert error is None, error
 
 
-def readme_blocks() -> list[str]:
-    """The indented blocks of the README that hold presets or a config.yaml."""
-    text = (ROOT / "README.md").read_text()
+def documented_blocks() -> list[str]:
+    """The indented blocks of the README and of docs/ that hold presets or a config.yaml."""
+    text = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
     blocks = [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in BLOCK.findall(text)]
     return [block for block in blocks if re.match(r"\s*(# yaml|models:|defaults:|listen:|memory:)", block)]
 
 
-def test_the_yaml_of_the_readme_fits() -> None:
-    blocks = readme_blocks()
-    assert blocks
+def test_the_yaml_of_the_documentation_fits() -> None:
+    blocks = documented_blocks()
+    assert len(blocks) > 3
     for block in blocks:
         value = yaml_positions.parse(block.encode(), "README.md").value
         assert PRESETS.is_valid(value) or CONFIG.is_valid(value), block
@@ -155,7 +155,7 @@ CALCULATED = re.compile(
 
 def refused_by_loader(document: object) -> list[Problem]:
     try:
-        return presets_dir.look_through(Path("/nowhere/p.yaml"), written.dump(document))[0]
+        return presets_dir.look_through(Path("/nowhere/p.yaml"), written.dump(document))
     except ConfigurationError as error:
         return error.problems
 

@@ -17,14 +17,13 @@ import made_gguf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_gguf import LLAMA, TENSORS, made, make, text
+from made_gguf import LLAMA, TENSORS, WHOLE, made, make, text
 
 from supervisor import gguf_file
 from supervisor.core import llama_options
 from supervisor.core import shape as shapes
 from supervisor.errors import CannotReadModel, RouterError
 
-WHOLE = made()
 MEBIBYTE = 2**20
 
 

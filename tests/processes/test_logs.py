@@ -7,6 +7,7 @@ import pty
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from harness import Supervisor, refused
@@ -218,3 +219,26 @@ def test_the_last_words_of_a_server_with_a_large_descriptor(supervisor: Supervis
     assert watch.state("failed")["reason"]["last_lines"] == ["farewell"]
     for client in clients:
         client.close()
+
+
+def test_lines_have_numbers_to_go_on_from(supervisor: Supervisor) -> None:
+    supervisor.add("m", "say=one", "say=two", "say=three", "exit=65")
+    supervisor.call("load", model="m")
+    supervisor.watch("m").state("failed")
+
+    def told(**fields: int) -> list[dict[str, Any]]:
+        return [message["line"] for message in supervisor.client().stream("logs", model="m", **fields)]
+
+    lines = told()
+    numbers = [line["number"] for line in lines]
+    assert numbers == sorted(set(numbers))
+    assert {line["instance"] for line in lines} == {"m"}
+    assert [line["text"] for line in told(after=numbers[0])] == ["two", "three"]
+    assert [line["text"] for line in told(after=numbers[0], lines=1)] == ["three"]
+    assert told(after=numbers[-1]) == []
+    assert told(after=2**60) == lines  # of a clock that was ahead
+    supervisor.stop()
+    supervisor.start()
+    supervisor.call("load", model="m")
+    supervisor.watch("m").state("failed")
+    assert [line["text"] for line in told(after=numbers[-1])] == ["one", "two", "three"]

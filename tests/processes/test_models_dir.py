@@ -1,33 +1,22 @@
-"""Directories full of models: which files are models, their names, what is passed over, and what changes meanwhile."""
+"""Directories full of models: which files are models, their names, and what is passed over."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from changing import LONG_ENOUGH, left_alone, link, reloads, told, watches
-from click.testing import CliRunner
-from harness import Supervisor
 from hypothesis import given
 from hypothesis import strategies as st
-from made_gguf import LLAMA, made, make
+from made_gguf import LLAMA, WHOLE, made, make, put
 
 from supervisor import gguf_file, models_dir
-from supervisor.cli import program
-from supervisor.configuration import Configuration, Origin
-from supervisor.errors import ConfigurationError
 from supervisor.memory import Memory
 from supervisor.models_dir import MAX_DEPTH, Found, look, may_matter
 from supervisor.needs import Needs
 from supervisor.presets_dir import load
-
-Start = Callable[..., Supervisor]
-WHOLE = made()
 
 
 @pytest.fixture
@@ -35,13 +24,6 @@ def models(tmp_path: Path) -> Path:
     """A directory without models."""
     (tmp_path / "models").mkdir()
     return tmp_path / "models"
-
-
-def put(directory: Path, *names: str) -> None:
-    """Write a whole model of each name."""
-    for name in names:
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_bytes(WHOLE)
 
 
 def found(directory: Path) -> dict[str, tuple[str, str | None]]:
@@ -160,9 +142,16 @@ def test_links_in_a_circle_or_to_nothing(models: Path) -> None:
 
 
 def test_what_is_hidden_or_no_gguf_is_not_mentioned(models: Path) -> None:
-    put(models, ".m.gguf", "._m.gguf", ".cache/m.gguf", "m.bin", "README.md", "sub/config.json", "M.GGUF")
+    put(models, ".m.gguf", "._m.gguf", ".cache/m.gguf", "m.bin", "README.md", "sub/config.json")
     (models / "empty").mkdir()
     assert (found(models), notices(models)) == ({}, [])
+
+
+def test_capital_letters_are_told_as_llama_server_passes_them_over(models: Path) -> None:
+    put(models, "M.GGUF", "f/Half.Gguf")
+    assert found(models) == {}
+    why = "passed over: models end in .gguf, in small letters; rename it"
+    assert notices(models) == [f"M.GGUF: {why}", f"f/Half.Gguf: {why}"]
 
 
 @pytest.mark.parametrize("end", ["part", "incomplete", "tmp", "crdownload", "downloadInProgress"])
@@ -179,6 +168,7 @@ def test_downloads_under_another_name(models: Path, end: str) -> None:
         (b"GGUF", "it ends at byte 4, in the middle of its header; it is incomplete"),
         (WHOLE[:200], "it ends at byte 200, in the middle of its header; it is incomplete"),
         (WHOLE[:-1], f"it has {len(WHOLE) - 1} bytes, and its tensors take {len(WHOLE)}; it is incomplete"),
+        (b"hello\n", "it is not a GGUF file: it begins with b'hell'"),
         (bytes(100), "it is not a GGUF file: it begins with b'\\x00\\x00\\x00\\x00'"),
         (made({**LLAMA, "general.type": "adapter"}), "it is of type adapter, which is not a model by itself"),
     ],
@@ -315,155 +305,6 @@ def test_whatever_they_are_called(tmp_path_factory: pytest.TempPathFactory, name
             assert str(file) in told_of or str(file) in {preset.model for preset in configuration.presets.values()}
 
 
-# With presets
-
-
-@pytest.fixture
-def config(models: Path) -> Path:
-    """A config.yaml beside `models` and an empty presets.d."""
-    (models.parent / "presets.d").mkdir()
-    (models.parent / "config.yaml").write_text("models_dir: models\n")
-    return models.parent / "config.yaml"
-
-
-def read(config: Path, presets: str = "# none\n") -> Configuration:
-    (config.parent / "presets.d" / "a.yaml").write_text(presets)
-    return load(config, Memory(None))
-
-
-def problems(config: Path, presets: str = "# none\n") -> list[str]:
-    with pytest.raises(ConfigurationError) as caught:
-        read(config, presets)
-    return [str(problem).replace(f"{config.parent}/", "") for problem in caught.value.problems]
-
-
-def told_by(configuration: Configuration) -> list[str]:
-    return [str(notice).replace(f"{configuration.path.parent}/", "") for notice in configuration.notices]
-
-
-def test_a_model_that_no_preset_names(config: Path, models: Path) -> None:
-    put(models, "v/m.gguf", "v/mmproj.gguf")
-    configuration = read(config)
-    preset = configuration.presets["v"]
-    assert (preset.backend, preset.context) == ("llama-cpp-python", None)
-    assert (preset.model, preset.mmproj) == (f"{models}/v/m.gguf", f"{models}/v/mmproj.gguf")
-    assert configuration.origins == {"v": Origin(f"{models}/v/m.gguf", None, "models_dir")}
-    assert configuration.models_dir == models
-    assert (configuration.found(), configuration.written()) == (["v"], [])
-
-
-def test_a_preset_of_its_name_configures_it(config: Path, models: Path) -> None:
-    put(models, "v/m.gguf", "v/mmproj.gguf", "w/m.gguf", "w/mmproj.gguf", "x.gguf")
-    text = "defaults: {threads: 3}\nmodels:\n  v: {context: 512, aliases: [x]}\n  w: {mmproj: null, model: null}\n"
-    configuration = read(config, text)
-    v, w = configuration.presets["v"], configuration.presets["w"]
-    assert (v.model, v.mmproj, v.context, v.threads) == (f"{models}/v/m.gguf", f"{models}/v/mmproj.gguf", 512, 3)
-    assert (w.model, w.mmproj) == (f"{models}/w/m.gguf", None)
-    assert configuration.origins["v"] == Origin("presets.d/a.yaml", 3)
-    assert configuration.presets.keys() == {"v", "w"}
-    assert told_by(configuration) == [
-        "models/x.gguf: passed over: the name 'x' is taken by presets.d/a.yaml:3; rename one of them"
-    ]
-
-
-def test_defaults_of_a_file_apply_to_its_own_models_only(config: Path, models: Path) -> None:
-    put(models, "a.gguf", "b.gguf")
-    presets = read(config, "defaults: {context: 512}\nmodels: {a: }\n").presets
-    assert (presets["a"].context, presets["b"].context) == (512, None)
-
-
-def test_a_preset_with_files_of_its_own_wins(config: Path, models: Path) -> None:
-    put(models, "m.gguf", "n.gguf", "../other.gguf")
-    text = 'models:\n  m: {model: ../other.gguf}\n  n: {backend: command, command: [n, "{port}"]}\n'
-    configuration = read(config, text)
-    assert configuration.presets["m"].model == str(models.parent / "other.gguf")
-    assert configuration.presets["n"].model is None
-    assert told_by(configuration) == [
-        "models/m.gguf: passed over: the name 'm' is taken by presets.d/a.yaml:2; rename one of them",
-        "models/n.gguf: passed over: the name 'n' is taken by presets.d/a.yaml:3; rename one of them",
-    ]
-    assert told_by(read(config, "models:\n  m: {model: ../models/m.gguf}\n")) == []
-
-
-def test_a_preset_of_another_name_leaves_the_file_a_model(config: Path, models: Path) -> None:
-    put(models, "m.gguf")
-    assert read(config, "models:\n  chat: {model: ../models/m.gguf}\n").presets.keys() == {"chat", "m"}
-
-
-def test_a_preset_whose_file_is_not_there(config: Path, models: Path) -> None:
-    (models / "m.gguf").touch()
-    missing = "model: cannot be missing for backend llama-cpp-python: write the path of a GGUF file"
-    assert problems(config, "models:\n  m: {}\n  n: {}\n") == [
-        f"presets.d/a.yaml:2: models.m.{missing}; 'm' in models_dir is none: the file is empty",
-        f"presets.d/a.yaml:3: models.n.{missing}, or put one of its name into models_dir",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [("a#2", "it must hold no '#' and not"), ("@web", "not start with '@'"), ("a\nb", "printable text")],
-)
-def test_names_that_no_model_can_have(config: Path, models: Path, name: str, why: str) -> None:
-    put(models, f"{name}.gguf", f"f/{name}/m.gguf", "fine.gguf")
-    configuration = read(config)
-    assert why in told_by(configuration)[0]
-    assert configuration.presets.keys() == {"fine", *([f"f/{name}"] if name == "@web" else [])}
-
-
-def test_a_name_that_is_too_long_or_not_text(config: Path, models: Path) -> None:
-    put(models, f"{'x' * 101}/{'y' * 101}/m.gguf", os.fsdecode(b"\xff.gguf"), os.fsdecode(b"f/\xff.gguf"))
-    configuration = read(config)
-    assert configuration.presets == {}
-    assert [notice.message for notice in configuration.notices if "longer than 200" in notice.message]
-    assert len([notice for notice in configuration.notices if "not UTF-8" in notice.message]) == 2
-    json.dumps([vars(notice) for notice in configuration.notices]).encode()
-
-
-def test_it_can_be_the_fallback(config: Path, models: Path) -> None:
-    put(models, "m.gguf")
-    config.write_text("models_dir: models\nfallback: m\n")
-    assert read(config).config.fallback == "m"
-
-
-def test_a_directory_that_is_not_there(config: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models.rmdir()
-    assert problems(config) == [
-        "config.yaml:1: models_dir: cannot read the directory 'models': No such file or directory; "
-        "create it or correct the path"
-    ]
-    models.touch()
-    assert "Not a directory" in problems(config)[0]
-
-
-def test_the_one_by_default_may_be_missing(config: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.presets_dir._DEFAULT_MODELS", "models")
-    models.rmdir()
-    assert told_by(read(config)) == []
-    models.touch()
-    assert told_by(read(config)) == ["config.yaml:1: models_dir: cannot read the directory 'models': Not a directory"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_the_one_by_default_may_be_out_of_sight(config: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for a user who checks the configuration of a service, whose state is private."""
-    monkeypatch.setattr("supervisor.presets_dir._DEFAULT_MODELS", "private/models")
-    config.write_text("models_dir: private/models\n")
-    (models.parent / "private" / "models").mkdir(parents=True)
-    (models.parent / "private" / "models").chmod(0)
-    assert "Permission denied" in told_by(read(config))[0]
-    (models.parent / "private").chmod(0)
-    assert told_by(read(config)) == []
-    (models.parent / "private").chmod(0o700)
-
-
-def test_a_model_that_never_fits_is_no_error(config: Path, models: Path) -> None:
-    put(models, "m.gguf")
-    config.write_text("models_dir: models\nmemory: {host: 1M}\n")
-    configuration = read(config)
-    assert configuration.presets.keys() == {"m"}
-    assert "cannot run any model" in told_by(configuration)[0]
-
-
 def test_headers_are_read_once(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "state").mkdir()
     put(models, "a.gguf")
@@ -474,146 +315,6 @@ def test_headers_are_read_once(models: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(gguf_file, "read", None)
     for book in (needs, Needs(tmp_path / "state", 0)):
         assert look(models, book.why_no_model) == first
-
-
-def test_check_counts_them(config: Path, models: Path) -> None:
-    put(models, "a.gguf", "b.gguf", "c.gguf")
-    (config.parent / "presets.d" / "a.yaml").write_text("models: {b: {context: 512}}\n")
-    result = CliRunner().invoke(program, ["check", "--config", str(config)])
-    assert result.stdout.splitlines()[0] == f"1 model in 1 file, 2 in {models} are fine"
-
-
-# While it runs
-
-
-@pytest.fixture
-def running(supervisors: Start) -> Iterator[Supervisor]:
-    supervisor = supervisors(config="models_dir: models\n")
-    (supervisor.directory / "models").mkdir()
-    supervisor.replace_web_tier("notify=READY=1", "serve")
-    yield supervisor.start()
-
-
-def names(supervisor: Supervisor) -> list[str]:
-    return [model["name"] for model in supervisor.status()["models"]]
-
-
-def test_files_that_come_and_go(running: Supervisor) -> None:
-    models, watch = running.directory / "models", running.watch()
-    put(running.directory, "elsewhere.gguf")
-    (running.directory / "elsewhere.gguf").rename(models / "m.gguf")
-    told(watch, "m added")
-    model = running.model("m")
-    assert (model["file"], model["line"], model["source"]) == (str(models / "m.gguf"), None, "models_dir")
-    put(running.directory, "new/deep/n.gguf")
-    (running.directory / "new").rename(models / "f")
-    told(watch, "f/deep added")
-    put(models, "f/deep/deeper/o.gguf")
-    told(watch, "f/deep/deeper added")
-    (models / "m.gguf").unlink()
-    told(watch, "m removed")
-    shutil.rmtree(models / "f")
-    told(watch, "f/deep, f/deep/deeper removed")
-
-
-def test_a_file_that_is_copied_for_long(running: Supervisor) -> None:
-    models, watch = running.directory / "models", running.watch()
-    with (models / "m.gguf").open("wb", buffering=0) as file:
-        file.write(WHOLE[:100])
-        left_alone(running)
-        for at in range(100, len(WHOLE) - 1):
-            file.write(WHOLE[at : at + 1])
-        assert running.cpu_seconds_in(LONG_ENOUGH) < 0.02, "it looks at each write"
-        assert running.call("reload")["changes"]["added"] == []
-        file.write(WHOLE[-1:])
-    told(watch, "m added")
-
-
-def test_a_link_to_a_file_that_is_still_written(running: Supervisor) -> None:
-    models, watch = running.directory / "models", running.watch()
-    (models / "f").mkdir()
-    (models / "f" / "m.gguf").symlink_to("../../blobs/27c0")
-    left_alone(running)
-    (running.directory / "blobs").mkdir()
-    with (running.directory / "blobs" / "27c0").open("wb", buffering=0) as file:
-        file.write(WHOLE[:-1])
-        left_alone(running)
-        assert names(running) == []
-        file.write(WHOLE[-1:])
-    told(watch, "f added")
-    link(models / "linked", running.directory / "blobs")
-    put(running.directory, "blobs/new.gguf")
-    told(watch, "linked added")
-
-
-def test_aria2_completes_a_file(running: Supervisor) -> None:
-    models, watch = running.directory / "models", running.watch()
-    (models / "m.gguf.aria2").touch()
-    put(models, "m.gguf")
-    left_alone(running)
-    assert names(running) == []
-    (models / "m.gguf.aria2").unlink()
-    told(watch, "m added")
-
-
-def test_what_is_no_model_wakes_nobody(running: Supervisor) -> None:
-    models = running.directory / "models"
-    put(models, "m.gguf")
-    told(running.watch(), "m added")
-    left_alone(running)
-    for name in ("m.gguf.part", ".m.gguf.Xy12", "README.md", ".cache"):
-        (models / name).touch()
-    (models / "m.gguf").read_bytes()
-    assert running.cpu_seconds_in(LONG_ENOUGH) < 0.02
-
-
-def test_the_directory_vanishes_and_comes_back(running: Supervisor) -> None:
-    models, watch, before = running.directory / "models", running.watch(), watches(running)
-    put(models, "m.gguf")
-    told(watch, "m added")
-    models.rename(running.directory / "away")
-    assert "models': No such file or directory" in told(watch, "cannot reload")
-    assert names(running) == ["m"]
-    models.mkdir()
-    told(watch, "is gone, or replaced by one without models")
-    assert names(running) == ["m"]
-    models.rmdir()
-    (running.directory / "away").rename(models)
-    told(watch, "in order again")
-    put(models, "n.gguf")
-    told(watch, "n added")
-    assert watches(running) == before
-
-
-def test_an_empty_one_in_its_place_is_taken_when_asked(running: Supervisor) -> None:
-    models, watch = running.directory / "models", running.watch()
-    put(models, "m.gguf")
-    told(watch, "m added")
-    shutil.rmtree(models)
-    models.mkdir()
-    told(watch, "is gone, or replaced by one without models")
-    assert running.call("reload")["changes"]["removed"] == ["m"]
-    put(models, "n.gguf")
-    told(watch, "n added")
-    (models / "n.gguf").unlink()
-    told(watch, "n removed")
-
-
-def test_another_directory_without_models_is_taken(running: Supervisor) -> None:
-    put(running.directory / "models", "m.gguf")
-    watch = running.watch()
-    told(watch, "m added")
-    (running.directory / "other").mkdir()
-    running.config.write_text(running.config.read_text().replace("models_dir: models", "models_dir: other"))
-    told(watch, "m removed")
-
-
-def test_a_storm_of_files(running: Supervisor) -> None:
-    watch = running.watch()
-    put(running.directory / "models", *(f"{number}/m.gguf" for number in range(300)))
-    told(watch, "added")
-    running.eventually(lambda: len(names(running)) == 300, "all are there")
-    assert len(reloads(running)) <= 20
 
 
 def test_what_may_matter() -> None:

@@ -168,4 +168,4 @@ def test_a_start_that_takes_too_long(supervisor: Supervisor) -> None:
     with refused() as errors:
         lease.grant()
     assert errors[0].status == 500
-    assert "not ready within 200ms; its last log line: thinking" in str(errors[0])
+    assert "not ready within 200ms; its log says: thinking" in str(errors[0])

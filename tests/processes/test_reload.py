@@ -178,7 +178,7 @@ def test_many_reloads(supervisor: Supervisor) -> None:
 def test_sighup_before_it_is_ready_does_not_make_it_ready(supervisors: type[Supervisor]) -> None:
     supervisor = supervisors()
     gate = supervisor.gate("starting")
-    supervisor.replace_web_tier(gate.step, "notify=READY=1", "serve")
+    supervisor.replace_web_tier(gate.step, "notify=READY=1", "pause")
     with Systemd(supervisor.directory / "systemd.sock") as systemd:
         supervisor.launch(env=systemd.env)
         visitor = gate.visitor()

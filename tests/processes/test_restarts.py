@@ -165,7 +165,7 @@ def test_the_reason_keeps_the_last_lines(supervisor: Supervisor) -> None:
     supervisor.add("m", *said, "mutter=and half a", "exit=65")
     with refused() as errors:
         supervisor.load("m")
-    assert str(errors[0]).endswith("its last log line: and half a")
+    assert str(errors[0]).endswith("its log says: and half a")
     lines = supervisor.model("m")["reason"]["last_lines"]
     assert lines == [*(f"line {number}" for number in range(1, 12)), "and half a"]
 

@@ -24,7 +24,7 @@ def http_status(path: Path) -> int:
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.sock.settimeout(DEADLINE)
     connection.sock.connect(str(path))
-    connection.request("GET", "/")
+    connection.request("GET", "/health")
     status = connection.getresponse().status
     connection.close()
     return status
@@ -154,8 +154,10 @@ def test_a_stop_leaves_no_strays(supervisors: type[Supervisor]) -> None:
         stray.gone(2.0)
 
 
-def test_a_stop_waits_for_running_requests(supervisors: type[Supervisor]) -> None:
-    supervisor = supervisors().start()
+@pytest.mark.parametrize("listen", [None, "127.0.0.1:0"])
+def test_a_stop_waits_for_running_requests(supervisors: type[Supervisor], listen: str | None) -> None:
+    supervisor = supervisors(listen=listen).start()
+    address = supervisor.status()["listen"]
     model = supervisor.load("m", stop_timeout="1min")
     lease, waiting = supervisor.lease("m"), supervisor.lease("m")
     lease.grant()
@@ -163,7 +165,7 @@ def test_a_stop_waits_for_running_requests(supervisors: type[Supervisor]) -> Non
     supervisor.kill(supervisor.pid, signal.SIGTERM)
     watch.text("draining")
     status = supervisor.status()
-    assert (status["state"], status["models"][0]["pid"]) == ("stopping", model["pid"])
+    assert (status["state"], status["models"][0]["pid"], status["listen"]) == ("stopping", model["pid"], address)
     assert waiting.answered
     late = supervisor.lease("m")
     supervisor.status()

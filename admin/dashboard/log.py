@@ -1,0 +1,177 @@
+"""A model's log, as its processes write it: as text to keep, and as events for the page that follows it.
+
+Whatever a process writes is text here: escape sequences are taken out, characters that would change how others are
+shown are replaced, lines are cut. A browser that reads too slowly is told how many lines it has missed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
+from urllib.parse import quote
+
+import gevent
+from flask import Response, request
+from gevent.event import Event
+
+from admin.connection import stopping, watch
+from admin.dashboard.access import Role, needs, still_signed_in
+from admin.dashboard.pages import new_blueprint
+from admin.followers import endless
+from admin.supervision import connect
+from supervisor.client import Client
+from supervisor.errors import NotRunning, ProtocolError, Refused
+from supervisor.protocol import Message
+
+blueprint = new_blueprint("log")
+
+MOST_LINES = 5000
+MAX_CHARACTERS = 4096
+BATCH_LINES = 1000
+BATCH_SECONDS = 0.05  # between two events, however fast lines come
+HEARTBEAT_SECONDS = 15.0
+YIELD_LINES = 200  # read at once, before other requests get on
+
+# Control sequences (CSI), strings (OSC and the like, up to their end) and the short ones: ECMA-48, 5.4 and 8.3.
+_ESCAPES = re.compile(
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
+    "|\x1b[ -/]*[0-~]"
+)
+_HIDDEN = frozenset(["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"])
+# Joins the parts of an emoji, and letters of several scripts.
+_JOINERS = "\u200c\u200d"
+
+Line = tuple[int, float, int, str, str]  # number, time, launch, instance, text
+
+
+@blueprint.get("/ui/model-log/<path:name>")
+@needs(Role.VIEWER)
+@endless
+def log(name: str) -> Response:
+    """?lines= of the log as text; with ?follow=1 as server-sent events without an end, which go on after the line that
+    Last-Event-ID or ?after= numbers. Raises Refused (404), NotRunning or ProtocolError."""
+    lines = min(max(_number("lines", MOST_LINES), 0), MOST_LINES)
+    if not request.args.get("follow"):
+        return _text(name, lines)
+    after = request.headers.get("Last-Event-ID", request.args.get("after", ""))
+    client = connect()
+    try:
+        messages = client.stream("logs", model=name, lines=lines, after=_whole(after, 0), follow=True)
+    except BaseException:
+        client.close()
+        raise
+    headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+    browser = request.environ.get("gunicorn.socket")
+    return Response(_events(client, messages, browser, still_signed_in()), headers=headers)
+
+
+def clean(text: str) -> str:
+    """What of a line is shown: what a terminal would have left of it, without what would make it lie."""
+    text = _ESCAPES.sub("", text)
+    if "\r" in text:
+        text = next((piece for piece in reversed(text.split("\r")) if piece), "")
+    if len(text) > MAX_CHARACTERS:
+        text = f"{text[:MAX_CHARACTERS]}… ({len(text) - MAX_CHARACTERS} more characters)"
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+class Pending:
+    """Lines that are still to be sent, the newest MOST_LINES of them; `skipped` counts those that did not fit."""
+
+    def __init__(self) -> None:
+        self.changed = Event()
+        self.skipped = 0
+        self._lines: deque[Line] = deque()
+
+    def add(self, line: Line) -> None:
+        """One more line."""
+        if len(self._lines) >= MOST_LINES:
+            self._lines.popleft()
+            self.skipped += 1
+        self._lines.append(line)
+        self.changed.set()
+
+    def take(self) -> bytes:
+        """The next event: {"lines": [[number, time, launch, instance, text]], "skipped": how many before them}."""
+        lines = list(islice(self._lines, BATCH_LINES))
+        for _ in lines:
+            self._lines.popleft()
+        skipped, self.skipped = self.skipped, 0
+        if not self._lines:
+            self.changed.clear()
+        told = json.dumps({"lines": lines, "skipped": skipped}, separators=(",", ":"))
+        return f"id: {lines[-1][0]}\nevent: lines\ndata: {told}\n\n".encode() if lines else b""
+
+
+def _events(
+    client: Client, messages: Iterator[Message], browser: socket.socket | None, is_signed_in: Callable[[], bool]
+) -> Iterator[bytes]:
+    """Runs until the supervisor hangs up, the browser goes away or is signed out, or the worker stops."""
+    pending = Pending()
+    reader = gevent.spawn(_read, messages, pending)
+    try:
+        with watch(browser):
+            yield b"retry: 1000\n: connected\n\n"
+            while is_signed_in() and not stopping.is_set():
+                gevent.wait([pending.changed, stopping], timeout=HEARTBEAT_SECONDS, count=1)
+                if pending.changed.is_set():
+                    yield pending.take()
+                    if reader.ready() and not pending.changed.is_set():
+                        return
+                    stopping.wait(BATCH_SECONDS)
+                else:
+                    yield b": still here\n\n"
+    finally:
+        reader.kill()
+        client.close()
+
+
+def _read(messages: Iterator[Message], pending: Pending) -> None:
+    with suppress(NotRunning, ProtocolError, Refused):
+        for number, message in enumerate(messages):
+            pending.add(_line(message["line"]))
+            if number % YIELD_LINES == 0:
+                gevent.sleep(0)
+    pending.changed.set()  # and the reader is ready: the end
+
+
+def _text(name: str, lines: int) -> Response:
+    with connect() as client:
+        told = [_line(message["line"]) for message in client.stream("logs", model=name, lines=lines)]
+    text = "".join(
+        f"{datetime.fromtimestamp(at, UTC).isoformat(timespec='milliseconds')} {instance}[{launch}] {line}\n"
+        for _, at, launch, instance, line in told
+    )
+    response = Response(text, content_type="text/plain; charset=utf-8")
+    if request.args.get("download"):
+        file = quote(re.sub(r"[^\w.-]+", "-", name).strip(".-") or "model", safe="")
+        response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{file}.log.txt"
+    return response
+
+
+def _line(line: Message) -> Line:
+    launch, number = line["launch"], line.get("number") or 0
+    return number, line["at"], launch, line.get("instance") or "", clean(line["text"])
+
+
+def _shown(character: str) -> str:
+    if character in _JOINERS or character == "\t" or unicodedata.category(character) not in _HIDDEN:
+        return character
+    return "\N{REPLACEMENT CHARACTER}"
+
+
+def _number(field: str, default: int) -> int:
+    return _whole(request.args.get(field, ""), default)
+
+
+def _whole(text: str, default: int) -> int:
+    """Ten and more digits are a number as well, of which JSON knows those below 2**53."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 16 else default

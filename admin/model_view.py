@@ -1,0 +1,166 @@
+"""What a model's page shows beside its state: its history, where its preset comes from, and how to use it. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlencode
+
+from admin.view import LABELS
+from supervisor.core.quantities import readable_size
+from supervisor.protocol import Message
+
+MOST_EVENTS = 100
+SHOWN_KINDS = frozenset(["state", "queue"])
+# Options of llama.cpp's servers that make them something else than a chat, as a section of models.ini has them.
+_EMBEDS = re.compile(r"^embeddings? = (true|on|1)$", re.MULTILINE)
+_RANKS = re.compile(r"^(rerank|reranking) = (true|on|1)$|^pooling = rank$", re.MULTILINE)
+
+_BODIES: dict[str, Message] = {
+    "chat/completions": {"messages": [{"role": "user", "content": "Say hello."}]},
+    "embeddings": {"input": "The first thing to embed."},
+    "rerank": {"query": "What is a llama?", "documents": ["A llama is an animal.", "A router is a device."]},
+}
+_PYTHON = {
+    "chat/completions": """\
+stream = client.chat.completions.create(
+    model={model},
+    messages=[{{"role": "user", "content": "Say hello."}}],
+    stream=True,
+)
+for chunk in stream:
+    if chunk.choices:
+        print(chunk.choices[0].delta.content or "", end="", flush=True)
+""",
+    "embeddings": """\
+answer = client.embeddings.create(model={model}, input="The first thing to embed.", encoding_format="float")
+print(answer.data[0].embedding)
+""",
+    "rerank": """\
+body = {{
+    "model": {model},
+    "query": "What is a llama?",
+    "documents": ["A llama is an animal.", "A router is a device."],
+}}
+print(client.post("/rerank", body=body, cast_to=object))
+""",
+}
+
+
+def history(events: Iterable[Message], name: str) -> list[Message]:
+    """The events of a model, newest first, at most MOST_EVENTS: `lasted` is how long it was in the state that the
+    event led to, None where it still is or where it led to no other state."""
+    following: dict[str, float] = {}
+    rows = []
+    for event in reversed([each for each in events if each["model"] == name and each["kind"] in SHOWN_KINDS]):
+        instance, at = event["instance"] or name, event["at"]
+        changed = event["to"] is not None and event["from"] != event["to"]
+        until = following.get(instance)
+        if changed:
+            following[instance] = at
+        moment = datetime.fromtimestamp(at, UTC)
+        rows.append(
+            {
+                "seq": event["seq"],
+                "iso": moment.isoformat(timespec="milliseconds"),
+                "utc": moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
+                "state": event["to"] if changed else None,
+                "label": LABELS[event["to"]] if changed else "",
+                "replica": instance.removeprefix(name),
+                "text": event["text"].removeprefix(f"{instance}: "),
+                "lasted": lasted(until - at) if changed and until is not None else None,
+                "current": changed and until is None,
+                "lines": (event["reason"] or {}).get("last_lines", []) if event["to"] in ("failed", "backoff") else [],
+            }
+        )
+    return rows[:MOST_EVENTS]
+
+
+def lasted(seconds: float) -> str:
+    """Such as "0.3 s", "42 s", "3 min 20 s" or "5 h 12 min"."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = int(seconds)
+    for size, unit, smaller, below in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller} {below}"
+    return f"{whole} s"
+
+
+def preset(rows: Iterable[Message], backend: str) -> Message:
+    """`decided`: what somebody or some file decides; `defaults`: everything else. Each with `origin` in words, and for
+    what is written in a file the `edit` query of the page that edits it."""
+    decided: list[Message] = []
+    defaults: list[Message] = []
+    for row in rows:
+        shown = row | {"origin": origin(row, backend), "edit": None}
+        if row["line"] is not None:
+            shown["edit"] = urlencode({"file": PurePosixPath(row["file"]).name, "line": row["line"]})
+        (defaults if row["source"] in ("default", "backend") else decided).append(shown)
+    return {"decided": decided, "defaults": defaults}
+
+
+def origin(row: Message, backend: str) -> str:
+    """Such as "presets.d/chat.yaml line 7"."""
+    match row["source"]:
+        case "preset":
+            return f"{row['file']} line {row['line']}"
+        case "defaults":
+            return f"defaults of {row['file']} line {row['line']}"
+        case "models_dir":
+            return "found in models_dir"
+        case "gguf":
+            return "from the GGUF"
+        case "backend":
+            return f"left to {backend}"
+        case _:
+            return "llama-router's default"
+
+
+def gguf(meta: Message | None) -> list[tuple[str, str]]:
+    """What the model's file says of it, by what it is called; what is not known is left out."""
+    if not meta:
+        return []
+    told = (
+        ("Trained for", _number(meta.get("n_ctx_train"), "tokens of context")),
+        ("One request may use", _number(meta.get("n_ctx"), "tokens")),
+        ("Parameters", _count(meta.get("n_params"))),
+        ("Weights", readable_size(meta["size"]) if meta.get("size") else None),
+        ("Type", meta.get("ftype")),
+    )
+    return [(name, str(value)) for name, value in told if value]
+
+
+def usage(name: str, ini: str, base: str) -> Message:
+    """How to ask the model something: `endpoint`, and `curl` and `python` as text; `base` is the router's origin,
+    which is the first URL of each."""
+    endpoint = "rerank" if _RANKS.search(ini) else "embeddings" if _EMBEDS.search(ini) else "chat/completions"
+    body = {"model": name, **_BODIES[endpoint]}
+    text = json.dumps(body, ensure_ascii=not name.isprintable())
+    url = shlex.quote(f"{base}/v1/{endpoint}")
+    curl = [f"curl {url}", "-H 'Content-Type: application/json'", f"-d {shlex.quote(text)}"]
+    python = (
+        "from openai import OpenAI  # pip install openai\n\n"
+        f'client = OpenAI(base_url={f"{base}/v1"!r}, api_key="none")\n' + _PYTHON[endpoint].format(model=repr(name))
+    )
+    return {"base": base, "endpoint": f"/v1/{endpoint}", "curl": " \\\n  ".join(curl), "python": python}
+
+
+def _number(value: Any, unit: str) -> str | None:
+    return f"{value:,} {unit}".replace(",", "\N{NARROW NO-BREAK SPACE}") if value else None
+
+
+def _count(value: Any) -> str | None:
+    """Such as "135 M" or "8.03 B"."""
+    if not value:
+        return None
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if value >= size:
+            amount = value / size
+            return f"{amount:.2f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
+    return str(value)

@@ -1,0 +1,137 @@
+// Keeps the activity pages true. New requests are asked for every other second, for they end without an event; events
+// and the queue are fetched anew when the event stream says that something happened.
+
+import { follow, say, tick } from "./live.js";
+
+const POLL_MS = 2000;
+const MOST_ROWS = 500;
+
+const table = document.getElementById("requests");
+const changing = document.getElementById("changing");
+const pause = document.getElementById("pause");
+const form = document.getElementById("filter");
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+
+async function fetched(path) {
+  const answer = await fetch(path);
+  if (answer.status === 204) return null;
+  if (!answer.ok) throw new Error(answer.statusText);
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+}
+
+// Times of this browser's zone; a day is told unless it is today.
+function localise(root) {
+  const today = new Date().toDateString();
+  for (const time of root.querySelectorAll("time[datetime]:not(.ago)")) {
+    const at = new Date(time.dateTime);
+    const words = clock.format(at);
+    time.textContent = at.toDateString() === today ? words : `${day.format(at)}, ${words}`;
+    time.title = at.toString();
+  }
+}
+
+// Rows that were put above what is looked at must not move it.
+function keepingPlace(change) {
+  const top = table.getBoundingClientRect().top;
+  const before = document.documentElement.scrollHeight;
+  change();
+  if (top < 0) scrollBy(0, document.documentElement.scrollHeight - before);
+}
+
+function insert(page) {
+  const rows = document.getElementById("rows");
+  const fresh = [...page.querySelectorAll("#rows > tr")];
+  localise(page);
+  keepingPlace(() => {
+    rows.prepend(...fresh);
+    table.hidden = false;
+    document.getElementById("nothing")?.remove();
+  });
+  while (rows.children.length > MOST_ROWS) rows.lastElementChild.remove();
+  document.getElementById("sums").textContent = page.getElementById("sums").textContent.trim();
+}
+
+async function poll() {
+  const newest = table.querySelector("tr[data-id]")?.dataset.id ?? "0";
+  const query = new URLSearchParams(table.dataset.live);
+  query.set("after", newest);
+  if ("keys" in table.dataset) query.set("keys", "1");
+  const page = await fetched(`/ui/activity/rows?${query}`);
+  if (page !== null) insert(page);
+}
+
+async function again() {
+  const page = await fetched(location.href);
+  const fresh = page.getElementById("changing");
+  localise(fresh);
+  if (!changing.isEqualNode(fresh)) changing.replaceChildren(...fresh.childNodes);
+}
+
+let asking = false;
+
+async function refresh() {
+  if (asking || document.hidden || pause?.getAttribute("aria-pressed") === "true") return;
+  asking = true;
+  try {
+    await (changing ? again() : poll());
+    say(true);
+  } catch {
+    say(false);
+  } finally {
+    asking = false;
+  }
+}
+
+// A row's details, below it.
+async function toggle(link) {
+  const row = link.closest("tr");
+  if (row.classList.contains("open")) {
+    row.nextElementSibling.remove();
+  } else {
+    const page = await fetched(link.href);
+    const below = document.createElement("tr");
+    below.className = "details";
+    const cell = document.createElement("td");
+    cell.colSpan = row.cells.length;
+    cell.append(page.getElementById("details"));
+    below.append(cell);
+    row.after(below);
+  }
+  link.setAttribute("aria-expanded", String(row.classList.toggle("open")));
+}
+
+function startRequests() {
+  table.addEventListener("click", (event) => {
+    const link = event.target.closest("tbody th a");
+    if (link === null || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    toggle(link).catch(() => location.assign(link.href));
+  });
+  if (table.dataset.live === undefined) return;
+  pause.hidden = false;
+  pause.addEventListener("click", () => {
+    const paused = pause.getAttribute("aria-pressed") !== "true";
+    pause.setAttribute("aria-pressed", String(paused));
+    pause.textContent = paused ? "Go on" : "Pause";
+    document.getElementById("live").textContent = paused ? "paused" : "";
+    refresh();
+  });
+  setInterval(refresh, POLL_MS);
+  refresh();
+}
+
+function startChanging() {
+  follow(refresh);
+  setInterval(() => {
+    tick(changing.querySelector(".waiters") ?? document.createElement("p"));
+    if (changing.querySelector(".waiters")) refresh();
+  }, POLL_MS);
+}
+
+form?.addEventListener("change", (event) => event.target.matches("select") && form.requestSubmit());
+localise(document);
+if (table) startRequests();
+if (changing) startChanging();
+document.addEventListener("visibilitychange", refresh);

@@ -1,0 +1,114 @@
+"""Failed sign-ins of the last minute, counted over all workers: nobody tries passwords by the thousand.
+
+An attempt counts as failed before its password is looked at, so a hundred at once are no way round. The file is in the
+runtime directory, locked while it is used (flock(2)), and never longer than the attempts that are let through.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from admin.who import UNIX
+from supervisor.core.access import FAILURES_FILE
+from supervisor.errors import Refused
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+WINDOW_SECONDS = 60.0
+OF_ONE = 5
+OF_ALL = 50
+MAX_FILE = 16384  # OF_ALL entries with the longest address are a quarter of that
+IPV6_NETWORK = 64  # bits that name a customer; the rest of an address is as many as one likes
+
+Failure = tuple[float, str]
+
+
+@dataclass
+class Throttle:
+    """Times are those of CLOCK_MONOTONIC, which all processes share and nobody sets."""
+
+    runtime_dir: Path
+
+    def begin(self, address: str) -> None:
+        """Count an attempt as failed. Raises Refused (429, with the time to wait) for one too many, 503 if it can't be
+        counted: uncounted ones are refused."""
+        now = time.monotonic()
+        with self._open() as failures:
+            own = [at for at, who in failures.entries if who == address]
+            waits = [_wait(own, OF_ONE, now), _wait([at for at, _ in failures.entries], OF_ALL, now)]
+            if (wait := max(waits)) > 0:
+                raise Refused(
+                    f"too many failed attempts; the next one is looked at in {max(1, round(wait))} s",
+                    status=429,
+                    error_type="rate_limit_error",
+                    retry_after=wait,
+                )
+            failures.entries.append((now, address))
+
+    def succeeded(self, address: str) -> None:
+        """Forget the failures of an address. Raises Refused (503)."""
+        with self._open() as failures:
+            failures.entries = [(at, who) for at, who in failures.entries if who != address]
+
+    @contextmanager
+    def _open(self) -> Iterator[_Failures]:
+        path = self.runtime_dir / FAILURES_FILE
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise OSError(None, "it is not a regular file")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                failures = _Failures(_recent(os.read(descriptor, MAX_FILE), time.monotonic()))
+                yield failures
+                data = json.dumps(failures.entries).encode()
+                os.pwrite(descriptor, data, 0)
+                os.ftruncate(descriptor, len(data))
+            finally:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # gevent's os.close leaves the closing to its loop
+                os.close(descriptor)
+        except OSError as error:
+            message = f"cannot count attempts to sign in, in {path}: {error.strerror or error}"
+            raise Refused(message, status=503) from None
+
+
+@dataclass
+class _Failures:
+    entries: list[Failure] = field(default_factory=list)
+
+
+def client_of(environ: WSGIEnvironment) -> str:
+    """Who attempts count for: an IPv4 address, or a network of IPv6. Behind a reverse proxy all are one."""
+    address = environ.get("REMOTE_ADDR") or UNIX
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:64]
+    if parsed.version == 6 and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((parsed, IPV6_NETWORK), strict=False))
+    return str(parsed.ipv4_mapped if parsed.version == 6 else parsed)
+
+
+def _wait(failures: list[float], most: int, now: float) -> float:
+    """Seconds until fewer than `most` of these, oldest first, are of the last WINDOW_SECONDS."""
+    return failures[-most] + WINDOW_SECONDS - now if len(failures) >= most else 0.0
+
+
+def _recent(data: bytes, now: float) -> list[Failure]:
+    """Those of the last WINDOW_SECONDS; none of a file that is damaged, or of another boot."""
+    try:
+        entries = [(float(at), str(who)[:64]) for at, who in json.loads(data or b"[]")]
+    except (ValueError, TypeError, RecursionError):
+        return []
+    return sorted((at, who) for at, who in entries if 0 <= now - at < WINDOW_SECONDS)[-OF_ALL:]
