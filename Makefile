@@ -2,7 +2,7 @@
 # Every path here is relative: make itself cannot carry a checkout whose path has a space in it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow browser peers clean
+.PHONY: help run test slow browser screenshots peers clean
 
 LISTEN ?= 127.0.0.1:8080
 ARGS ?=
@@ -15,7 +15,7 @@ VENV_PYTHON := .venv/bin/python
 
 help: ## list these targets
 	@echo "usage: make TARGET [VARIABLE=value]"
-	@sed -n 's/^\([a-z]*\): ## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z]*\): ## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-12s %s\n' "$$name" "$$what"; done
 
 run: ## install into .venv if need be and serve a small demo model; LISTEN=127.0.0.1:8080
 	@sh packaging/demo/environment.sh
@@ -38,6 +38,10 @@ slow: ## the tests that take longest, of real models; after make test
 browser: ## the dashboard's tests, in Chromium (apt-get install chromium); after make test
 	@sh packaging/demo/environment.sh dev
 	$(VENV_PYTHON) -m pytest -m browser $(ARGS)
+
+screenshots: ## take the pictures in docs/screenshots anew; look at them
+	@sh packaging/demo/environment.sh dev
+	PYTHONPATH=.:tests/processes:tests/e2e $(VENV_PYTHON) tests/browser/screenshots.py
 
 peers: ## llama.cpp's own llama-server, for the tests that run it; compiled once
 	@sh packaging/demo/environment.sh dev

@@ -19,14 +19,20 @@ from pathlib import Path
 from typing import TypeVar
 
 import gevent
+from gevent.threadpool import ThreadPool
+from gevent.util import wrap_errors
 
 from admin import activity_schema as schema
 from admin.recording import Recorded, Row
+from supervisor.errors import Refused
 
 log = logging.getLogger("gunicorn.error.admin")
 
 WRITE_SECONDS = 0.5  # from the first row put by until they are written
 RETRY_SECONDS = 5.0
+ASK_RETRY_SECONDS = 1.0
+READERS = 3  # threads that answer questions
+MAX_ASKING = READERS + 32  # those that wait for one of them counted in
 MAX_PENDING = 10_000
 MAX_BATCH = 1_000
 MAX_REQUESTS = 100_000
@@ -62,6 +68,8 @@ class Activity:
         self._pending: deque[Recorded] = deque()
         self._dropped = 0
         self._writing = False
+        self._readers = ThreadPool(READERS)
+        self._asking = 0
         self._connection: sqlite3.Connection | None = None
         self._identity: int | None = None
         self._told: str | None = None
@@ -81,17 +89,32 @@ class Activity:
             self._writing = True
             gevent.spawn_later(WRITE_SECONDS, self._write_all)
 
-    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Ask the file, on a connection of its own in a thread. Raises sqlite3.Error or OSError."""
+    def ask(self, question: Callable[[sqlite3.Connection], T], *, goes_on: bool = False) -> T:
+        """Ask the file, on a connection of its own in one of READERS threads, which nothing else waits for.
 
-        def answer() -> T:
-            connection = schema.connect(self.path)
-            try:
-                return question(connection)
-            finally:
-                connection.close()
+        Raises sqlite3.Error or OSError, and Refused (503) when MAX_ASKING ask already; one that `goes_on` with an
+        answer that has begun waits all the same.
+        """
+        if self._asking >= MAX_ASKING and not goes_on:
+            message = f"cannot read the recorded requests: {self._asking} others ask already; try again"
+            raise Refused(message, status=503, retry_after=ASK_RETRY_SECONDS)
+        self._asking += 1
+        try:
+            return in_a_thread(lambda: self._answer(question), self._readers)
+        finally:
+            self._asking -= 1
 
-        return in_a_thread(answer)
+    def change(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Change the file, on a connection of its own in a thread that no question takes. Raises sqlite3.Error or
+        OSError."""
+        return in_a_thread(lambda: self._answer(change))
+
+    def _answer(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        connection = schema.connect(self.path)
+        try:
+            return question(connection)
+        finally:
+            connection.close()
 
     def _write(self, change: Callable[[sqlite3.Connection], None]) -> None:
         """Change the file, in a transaction and in the thread that calls. Raises sqlite3.Error or OSError."""
@@ -167,9 +190,12 @@ class Activity:
             log.error("cannot record requests in %s: %s; they are served all the same", self.path, error)
 
 
-def in_a_thread(call: Callable[[], T]) -> T:
-    """Run what would block all of a worker's requests in one of the hub's threads."""
-    result: T = gevent.get_hub().threadpool.apply(call)
+def in_a_thread(call: Callable[[], T], threads: ThreadPool | None = None) -> T:
+    """Run what would block all of a worker's requests in one of `threads`, the hub's unless told otherwise."""
+    pool = gevent.get_hub().threadpool if threads is None else threads
+    result: T | Exception = pool.apply(wrap_errors((Exception,), call))  # gevent prints what a thread raises
+    if isinstance(result, Exception):
+        raise result
     return result
 
 

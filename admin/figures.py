@@ -9,7 +9,6 @@ are counted, and what comes of that is marked as such.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -157,7 +156,6 @@ def _count(value: object) -> int | None:
 
 def rate(value: object) -> float | None:
     """A speed that can be one, in tokens a second."""
-    if type(value) not in (int, float):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    number = float(value)  # type: ignore[arg-type]  # as its type was just looked at
-    return number if math.isfinite(number) and 0 < number <= MAX_RATE else None
+    return float(value) if 0 < value <= MAX_RATE else None  # an integer may be too large for a float, NaN is no more

@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pynvml
 
+from supervisor.core.secrets import without_secrets
+
 CARDS_AGAIN_SECONDS = 60.0  # after there was no driver
 PSS_SECONDS = 10.0  # the kernel walks page tables for it
 
@@ -33,7 +35,10 @@ class Ticks:
 
 @dataclass(frozen=True)
 class Process:
-    """One of llama-router's processes; `parent` is a process id, `pss` bytes, None where it was not asked for."""
+    """One of llama-router's processes. `command` is without secrets, `parent` a process id.
+
+    `pss` is in bytes, None where it was not asked for.
+    """
 
     pid: int
     parent: int
@@ -113,7 +118,7 @@ class Processes:
     def _look(self, process: psutil.Process, skip: bool) -> Process | None:
         try:
             with process.oneshot():
-                command = " ".join(process.cmdline()) or process.name()
+                command = " ".join(without_secrets(process.cmdline())) or process.name()
                 parent, threads = process.ppid(), process.num_threads()
             return Process(process.pid, parent, command, threads, None if skip else self._pss_of(process))
         except psutil.Error:

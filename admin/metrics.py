@@ -21,6 +21,7 @@ from admin.activity import BUCKETS, Activity
 from admin.exposition import CONTENT_TYPE, Family, relabelled, text
 from admin.model_servers import get_text
 from admin.supervision import status
+from supervisor.errors import Refused
 
 blueprint = Blueprint("metrics", __name__)
 
@@ -134,7 +135,7 @@ def _sums() -> activity_queries.Sums | None:
     activity: Activity = current_app.extensions["activity"]
     try:
         return activity.ask(activity_queries.sums)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, Refused) as error:
         errors.log.warning("cannot read %s: %s", activity.path, error)
         return None
 

@@ -19,7 +19,7 @@ from admin.connection import watch
 from admin.entries import Entries
 from admin.errors import EMPTY, invalid, type_of
 from admin.feed import Feed, Watcher
-from admin.followers import endless
+from admin.followers import For, endless
 from admin.origin import refuse_foreign_pages
 from admin.supervision import ANSWER_SECONDS, ask, status
 from supervisor.errors import Refused
@@ -72,7 +72,7 @@ def get_model(name: str) -> Json:
 
 @blueprint.get("/models/sse")
 @blueprint.get("/v1/models/sse")
-@endless
+@endless(For.ANYBODY)
 def watch_models() -> Response:
     """Server-sent events without an end, see frames.py. Raises NotRunning, ProtocolError or Refused."""
     headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", "Cache-Control": "no-store"}

@@ -100,7 +100,7 @@ class Sampling:
         taken = samples(models, now)
         if taken:
             try:
-                self._activity.ask(lambda connection: keep(connection, taken, now))
+                self._activity.change(lambda connection: keep(connection, taken, now))
             except (sqlite3.Error, OSError) as error:
                 log.debug("cannot keep samples: %s", error)  # what requests need is told with them
         return bool(taken)

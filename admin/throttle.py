@@ -40,26 +40,33 @@ class Throttle:
 
     runtime_dir: Path
 
-    def begin(self, address: str) -> None:
-        """Count an attempt as failed. Raises Refused (429, with the time to wait) for one too many, 503 if it can't be
-        counted: uncounted ones are refused."""
+    def begin(self, address: str) -> Failure:
+        """Count an attempt as failed, and return it. Raises Refused: 429, with the time to wait, for one too many; 503
+        if it can't be counted."""
         now = time.monotonic()
         with self._open() as failures:
             own = [at for at, who in failures.entries if who == address]
             waits = [_wait(own, OF_ONE, now), _wait([at for at, _ in failures.entries], OF_ALL, now)]
             if (wait := max(waits)) > 0:
                 raise Refused(
-                    f"too many failed attempts; the next one is looked at in {max(1, round(wait))} s",
+                    f"too many failed attempts; the next one is looked at in {max(1, round(wait))} s. The link that "
+                    "llama-router passwd --link prints does not wait",
                     status=429,
                     error_type="rate_limit_error",
                     retry_after=wait,
                 )
             failures.entries.append((now, address))
+        return now, address
 
-    def succeeded(self, address: str) -> None:
-        """Forget the failures of an address. Raises Refused (503)."""
+    def succeeded(self, attempt: Failure, *, forgives: bool) -> None:
+        """Take back an attempt, and if it `forgives` all others of its address: who signs in as viewer may be guessing
+        the admin's password meanwhile. Raises Refused (503)."""
+        address = attempt[1]
         with self._open() as failures:
-            failures.entries = [(at, who) for at, who in failures.entries if who != address]
+            if forgives:
+                failures.entries = [(at, who) for at, who in failures.entries if who != address]
+            elif attempt in failures.entries:
+                failures.entries.remove(attempt)
 
     @contextmanager
     def _open(self) -> Iterator[_Failures]:

@@ -22,8 +22,8 @@ from supervisor.configured import Answer, Configured
 from supervisor.control import ControlServer
 from supervisor.core.config import Listen, parse_listen
 from supervisor.core.events import PresetsChanged, StopAsked
-from supervisor.core.facts import without_secrets
 from supervisor.core.fleet import Fleet
+from supervisor.core.secrets import without_secrets
 from supervisor.core.status import fleet_status
 from supervisor.directories import Directories, check_socket_length, make_private
 from supervisor.effects import Effects

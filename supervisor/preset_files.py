@@ -28,6 +28,7 @@ from supervisor.trying import Trying
 from supervisor.yaml_source import printable, read_file
 
 MAX_BYTES = 2**20
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 Answer = Callable[[Message | Refused], None]
@@ -150,7 +151,7 @@ class PresetFiles:
         except FileExistsError:
             return answer(_conflict(_present(path), base) or {"outcome": "conflict", "text": None, "sha": None})
         except OSError as error:
-            raise _refused(_unwritable(path, error), 500) from None
+            raise unwritable(path, error) from None
         sha = None if data is None else sha_of(data)
         return self._configured.reload(
             lambda read: answer({"outcome": "saved", "sha": sha, **self._applied(path, read)})
@@ -305,12 +306,16 @@ def _problems(path: Path, problems: list[Problem]) -> list[Message]:
     ]
 
 
-def _unwritable(path: Path, error: OSError) -> str:
+def unwritable(path: Path, error: OSError) -> Refused:
+    """Why `path` can't be replaced, and what to do: 507 where there is no room, 500 otherwise."""
     directory = printable(path.parent)
+    if error.errno in _FULL:
+        fix = f"make room on the file system of {directory}"
+        return _refused(f"cannot save {path.name}: {_FULL[error.errno]}; {fix}; nothing was changed", 507)
     fix = f"make the directory {directory} writable for the user that llama-router runs as"
     if error.errno == errno.EROFS:
         fix = f"systemd shows it read-only; write ReadWritePaths={directory} into a drop-in of the unit, or mount it so"
-    return f"cannot save {path.name}: {error.strerror or error}; {fix}; nothing was changed"
+    return _refused(f"cannot save {path.name}: {error.strerror or error}; {fix}; nothing was changed", 500)
 
 
 def _refused(message: str, status: int) -> Refused:

@@ -11,10 +11,10 @@ from pydantic.fields import FieldInfo
 
 from supervisor.configuration import Configuration
 from supervisor.core import quantities
-from supervisor.core.facts import HIDDEN, is_secret, without_secrets
 from supervisor.core.llama_options import llama_options
 from supervisor.core.preset import LLAMA_KEYS, Preset
 from supervisor.core.quantities import shown
+from supervisor.core.secrets import HIDDEN, is_secret, without_secrets
 from supervisor.errors import Refused
 from supervisor.needs import Header
 from supervisor.preset_files import Answer, Handler

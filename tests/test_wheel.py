@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import pytest
 from fake_llama_server import ANSWERS, script
@@ -40,6 +41,17 @@ class Running:
 
     process: subprocess.Popen[bytes]
     url: str
+    log: Path
+
+    def signed_in(self, path: str) -> str:
+        """A page's text, by the link that was printed at the start."""
+        found = re.search(r"/ui/login\?token=(\S+)", self.log.read_text())
+        assert found is not None
+        browser = build_opener(HTTPCookieProcessor())
+        form = urlencode({"token": found[1], "next": path}).encode()
+        with browser.open(f"{self.url}/ui/login", form, timeout=READY_SECONDS) as answer:
+            page: str = answer.read().decode()
+        return page
 
     def get(self, path: str) -> tuple[int, Message, str]:
         """Status, headers and text."""
@@ -134,7 +146,7 @@ def started(installed: Path, config: Path, place: Path) -> Iterator[Running]:
         )
         try:
             wait_for_ready(notify, process, place / "log")
-            yield Running(process, f"http://127.0.0.1:{port}")
+            yield Running(process, f"http://127.0.0.1:{port}", place / "log")
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -208,7 +220,9 @@ def test_it_accepts_the_examples(installed: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "packaging" / "examples", tmp_path / "examples")
     for file in (tmp_path / "examples" / "presets.d").glob("*.yaml"):
         text = re.sub(r"/srv/models/\S+\.gguf", str(demo_model()), file.read_text())
-        file.write_text(text.replace("/opt/llama.cpp/llama-server", str(script(tmp_path / "llama-server", ANSWERS))))
+        for program in ("/opt/llama.cpp/llama-server", "/opt/vllm/bin/vllm"):
+            text = text.replace(program, str(script(tmp_path / Path(program).name, ANSWERS)))
+        file.write_text(text)
     answer = run(installed / "llama-router", "check", "--config", tmp_path / "examples" / "config.yaml", "--json")
     assert json.loads(answer)["models"] == ["gemma-3-12b", "nomic-embed", "qwen3-8b", "qwen3-coder", "smollm2"]
 
@@ -217,7 +231,8 @@ def test_the_page_lists_the_model(running: Running) -> None:
     status, headers, page = running.get("/")
     assert status == 200
     assert headers.get_content_type() == "text/html"
-    assert "smollm2" in page
+    assert "smollm2" not in page and "sign in" in page
+    assert "smollm2" in running.signed_in("/")
 
 
 def test_what_the_page_needs_is_there(running: Running) -> None:

@@ -185,7 +185,7 @@ def _recent() -> Message:
 
 
 def _ask(question: Callable[[sqlite3.Connection], T]) -> T:
-    """Raises Refused (503) when the file can't be read."""
+    """Raises Refused (503) when the file can't be read, or too many ask."""
     activity: Activity = current_app.extensions["activity"]
     try:
         return activity.ask(question)
@@ -201,7 +201,8 @@ def _all() -> Iterator[list[Message]]:
 
     def piece(before: int | None) -> list[Message]:
         return activity.ask(
-            lambda connection: queries.page(connection, wanted, before=before, count=queries.EXPORT_PAGE)
+            lambda connection: queries.page(connection, wanted, before=before, count=queries.EXPORT_PAGE),
+            goes_on=True,
         )
 
     def pieces(found: list[Message]) -> Iterator[list[Message]]:

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import islice
 from urllib.parse import quote
 
 import gevent
@@ -24,7 +23,7 @@ from gevent.event import Event
 from admin.connection import stopping, watch
 from admin.dashboard.access import Role, needs, still_signed_in
 from admin.dashboard.pages import new_blueprint
-from admin.followers import endless
+from admin.followers import For, endless
 from admin.supervision import connect
 from supervisor.client import Client
 from supervisor.errors import NotRunning, ProtocolError, Refused
@@ -33,6 +32,7 @@ from supervisor.protocol import Message
 blueprint = new_blueprint("log")
 
 MOST_LINES = 5000
+MAX_BYTES = 2**20  # of lines for a browser that reads too slowly
 MAX_CHARACTERS = 4096
 BATCH_LINES = 1000
 BATCH_SECONDS = 0.05  # between two events, however fast lines come
@@ -54,7 +54,7 @@ Line = tuple[int, float, int, str, str]  # number, time, launch, instance, text
 
 @blueprint.get("/ui/model-log/<path:name>")
 @needs(Role.VIEWER)
-@endless
+@endless(For.SIGNED_IN)
 def log(name: str) -> Response:
     """?lines= of the log as text; with ?follow=1 as server-sent events without an end, which go on after the line that
     Last-Event-ID or ?after= numbers. Raises Refused (404), NotRunning or ProtocolError."""
@@ -84,31 +84,43 @@ def clean(text: str) -> str:
 
 
 class Pending:
-    """Lines that are still to be sent, the newest MOST_LINES of them; `skipped` counts those that did not fit."""
+    """Lines that are still to be sent, as JSON: the newest, MOST_LINES and MAX_BYTES of them at most.
+
+    `skipped` counts those that did not fit.
+    """
 
     def __init__(self) -> None:
         self.changed = Event()
         self.skipped = 0
-        self._lines: deque[Line] = deque()
+        self._lines: deque[tuple[int, bytes]] = deque()
+        self._size = 0
 
     def add(self, line: Line) -> None:
         """One more line."""
-        if len(self._lines) >= MOST_LINES:
-            self._lines.popleft()
+        data = json.dumps(line, separators=(",", ":")).encode()
+        while self._lines and (len(self._lines) >= MOST_LINES or self._size + len(data) > MAX_BYTES):
+            self._first()
             self.skipped += 1
-        self._lines.append(line)
+        self._lines.append((line[0], data))
+        self._size += len(data)
         self.changed.set()
 
     def take(self) -> bytes:
         """The next event: {"lines": [[number, time, launch, instance, text]], "skipped": how many before them}."""
-        lines = list(islice(self._lines, BATCH_LINES))
-        for _ in lines:
-            self._lines.popleft()
+        lines = [self._first() for _ in range(min(len(self._lines), BATCH_LINES))]
         skipped, self.skipped = self.skipped, 0
         if not self._lines:
             self.changed.clear()
-        told = json.dumps({"lines": lines, "skipped": skipped}, separators=(",", ":"))
-        return f"id: {lines[-1][0]}\nevent: lines\ndata: {told}\n\n".encode() if lines else b""
+        if not lines:
+            return b""
+        told = b'{"lines":[%b],"skipped":%d}' % (b",".join(data for _, data in lines), skipped)
+        return b"id: %d\nevent: lines\ndata: %b\n\n" % (lines[-1][0], told)
+
+    def _first(self) -> tuple[int, bytes]:
+        """The oldest line, taken out: its number, and its JSON."""
+        number, data = self._lines.popleft()
+        self._size -= len(data)
+        return number, data
 
 
 def _events(

@@ -100,12 +100,12 @@ def page(error: str | None = None, status: int = 200, retry_after: float | None 
 def _role_of(password: str) -> tuple[RoleName, Access] | None:
     """Raises Refused (429) after too many failures."""
     throttle, client = Throttle(current_app.config["RUNTIME_DIR"]), client_of(request.environ)
-    throttle.begin(client)
+    attempt = throttle.begin(client)
     found = credentials().role_of(password)
     if found is None:
         log.warning("wrong password from %s", client)
     else:
-        throttle.succeeded(client)
+        throttle.succeeded(attempt, forgives=found[0] == "admin")
     return found
 
 

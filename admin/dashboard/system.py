@@ -21,6 +21,7 @@ from admin.metrics import installed
 from admin.supervision import ANSWER_SECONDS, status
 from admin.view import ago, room, times
 from supervisor.core.quantities import readable_size
+from supervisor.errors import Refused
 
 blueprint = new_blueprint("system")
 
@@ -172,5 +173,5 @@ def _recorded() -> Json | None:
             lambda connection: (activity_queries.kept(connection), activity_queries.dropped(connection))
         )
         return {"kept": kept, "dropped": dropped, "bytes": sum(each.stat().st_size for each in activity.files())}
-    except (sqlite3.Error, OSError):
+    except (sqlite3.Error, OSError, Refused):
         return None

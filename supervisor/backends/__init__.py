@@ -14,6 +14,7 @@ from supervisor.core.events import Notified
 from supervisor.core.preset import Preset
 from supervisor.core.quantities import shown
 from supervisor.core.reasons import EndReason
+from supervisor.core.secrets import without_secrets
 
 if TYPE_CHECKING:
     from supervisor.backends.llama_server_binary import Binary
@@ -119,7 +120,7 @@ def shown_args(preset: Preset) -> list[str]:
     if preset.backend == "llama-cpp-python":
         return facts.settings_args(preset.backend, llama_cpp_python.settings(preset))
     if preset.backend == "command":
-        return facts.without_secrets(preset.command)
+        return without_secrets(preset.command)
     return facts.llama_server_args(preset)
 
 

@@ -7,12 +7,12 @@ server-context.cpp, llama_ftype_name of llama-model-loader.cpp), so that its cli
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from supervisor.core.llama_options import llama_options
 from supervisor.core.preset import Preset
+from supervisor.core.secrets import is_secret, without_secrets
 from supervisor.core.shape import Shape
 
 # enum llama_ftype, in llama.cpp's words.
@@ -27,11 +27,6 @@ FILE_TYPES = {
     **{40: "Q1_0", 41: "Q2_0"},
 }
 UNKNOWN_FILE_TYPE = "unknown, may not work"
-
-HIDDEN = "***"
-# Words of the name of an option or a variable whose value is nobody's business.
-_SECRET = frozenset({"key", "keys", "token", "secret", "password", "passwd", "credential", "credentials"})
-_WORD = re.compile(r"[A-Za-z]+")
 
 Json = dict[str, Any]
 
@@ -79,28 +74,6 @@ def settings_args(program: str, settings: Mapping[str, Any]) -> list[str]:
     """Settings by name as arguments of a command line, without secrets."""
     shown = {name: value for name, value in settings.items() if not is_secret(name)}
     return [program, *(part for name, value in shown.items() for part in (f"--{name}", _text(value)))]
-
-
-def without_secrets(command: Sequence[str]) -> list[str]:
-    """A command line whose options' values are hidden where their names say that they are secrets."""
-    shown: list[str] = []
-    hide = False
-    for argument in command:
-        name, equals, _ = argument.partition("=")
-        is_option = argument.startswith("-")
-        if hide and not is_option:
-            shown.append(HIDDEN)
-        elif equals and is_secret(name):
-            shown.append(f"{name}={HIDDEN}")
-        else:
-            shown.append(argument)
-        hide = is_option and not equals and is_secret(name)
-    return shown
-
-
-def is_secret(name: str) -> bool:
-    """True for names such as --api-key, hf_token and AWS_SECRET_ACCESS_KEY; not for --max-tokens."""
-    return not _SECRET.isdisjoint(word.lower() for word in _WORD.findall(name))
 
 
 def _options(preset: Preset) -> dict[str, Any]:

@@ -12,16 +12,36 @@ from supervisor.core.preset import Preset
 
 CONFIG_KEY = "web.edit_commands"
 
-# Words of the names of options that name files, folders, other machines or programs, be it to read, write or run them:
-# log-file, slot-save-path, rpc, lookup-cache-dynamic, lora, tools; hf_tokenizer_config_path, rpc_servers.
-_WORDS = frozenset(
-    {"file", "files", "path", "paths", "dir", "directory", "fname", "lookup", "save", "lora", "control", "vocoder"}
-    | {"repo", "hf", "url", "docker", "rpc", "servers", "proxy", "mcp", "tool", "tools", "agent", "exec", "plugin"}
+# The options that a browser may set: those of speed, memory, sampling and form. Any other may name a file, a program or
+# another machine, in some build and by some short name (of the 350 in llama.cpp's common/arg.cpp, "-ag" lets a model
+# use a shell). Names of llama-server, long and short, and of llama-cpp-python, with "-" for "_".
+_NAMES = (
+    "ctx-size c n-ctx batch-size b n-batch ubatch-size ub n-ubatch parallel np cont-batching cb "
+    "no-cont-batching nocb threads t n-threads threads-batch tb n-threads-batch threads-http prio prio-batch "
+    "poll poll-batch numa flash-attn fa gpu-layers ngl n-gpu-layers split-mode sm tensor-split ts main-gpu mg "
+    "mlock use-mlock mmap no-mmap use-mmap direct-io no-direct-io dio ndio repack no-repack nr no-host "
+    "kv-offload no-kv-offload kvo nkvo offload-kqv cache-type-k ctk cache-type-v ctv type-k type-v kv-unified "
+    "no-kv-unified kvu swa-full op-offload no-op-offload cpu-moe cmoe n-cpu-moe ncmoe override-tensor ot "
+    "check-tensors fit fit-target fitt fit-ctx fitc context-shift no-context-shift keep cache-prompt "
+    "no-cache-prompt cache-reuse cache-ram cram ctx-checkpoints ctxcp swa-checkpoints slot-prompt-similarity "
+    "sps cache cache-type cache-size warmup no-warmup n-predict predict n seed s temp temperature top-k top-p "
+    "min-p top-nsigma top-n-sigma xtc-probability xtc-threshold typical typical-p repeat-last-n "
+    "repeat-penalty presence-penalty frequency-penalty dry-multiplier dry-base dry-allowed-length "
+    "dry-penalty-last-n dry-sequence-breaker dynatemp-range dynatemp-exp mirostat mirostat-lr mirostat-ent "
+    "samplers sampling-seq sampler-seq ignore-eos logit-bias l last-n-tokens-size backend-sampling bs pooling "
+    "attention embd-normalize embedding embeddings rerank reranking logits-all vocab-only no-perf perf "
+    "rope-scaling rope-scaling-type rope-scale rope-freq-base rope-freq-scale yarn-orig-ctx yarn-ext-factor "
+    "yarn-attn-factor yarn-beta-slow yarn-beta-fast jinja no-jinja reasoning-format reasoning rea "
+    "reasoning-budget chat-template chat-format prefill-assistant no-prefill-assistant special sp spm-infill "
+    "grammar json-schema j metrics slots no-slots props timeout to sleep-idle-seconds spec-draft-n-max "
+    "draft-max draft-n draft spec-draft-n-min draft-min draft-n-min spec-draft-p-min draft-p-min spec-type "
+    "draft-model-num-pred-tokens verbose v verbosity lv log-verbosity verbose-prompt log-colors log-prefix "
+    "log-timestamps"
 )
-# The same for llama-server's short names that say less (common/arg.cpp).
-_SHORT = frozenset({"lcs", "lcd", "md", "mv", "mu", "mm", "mmu", "dr", "hff", "hfr", "hfd", "hft", "jf", "bf", "fn"})
-_ON_DISK = ("disk",)  # llama-cpp-python's cache_type
-_PATH = re.compile(r"(~|\.{0,2}/)")
+_HARMLESS = frozenset(_NAMES.split())
+_ON_DISK = "disk"  # llama-cpp-python's cache_type
+# A path, or what a program would take for another of its options, given to one that takes no value.
+_NOT_PLAIN = re.compile(r"~|\.{0,2}/|-[^0-9.]|" + _ON_DISK)
 
 Keys = tuple[str, ...]
 
@@ -51,16 +71,17 @@ def _added(old: Preset | None, new: Preset) -> Iterator[Keys]:
 
 
 def _opens(name: str, value: Any) -> bool:
-    plain = name.lstrip("-").lower().replace("_", "-")
-    if plain in _SHORT or not _WORDS.isdisjoint(re.findall("[a-z]+", plain)):
+    if name.lstrip("-").replace("_", "-") not in _HARMLESS:
         return True
     values = value if isinstance(value, list) else [value]
-    return any(isinstance(each, str) and (_PATH.match(each) or each in _ON_DISK) for each in values)
+    return any(isinstance(each, str) and _NOT_PLAIN.match(each) is not None for each in values)
 
 
 def _why(keys: Keys) -> str:
     what = (
-        "names a file, a program or another machine" if keys[0] == "options" else "decides which program runs, and how"
+        "may name a file, a program or another machine"
+        if keys[0] == "options"
+        else "decides which program runs, and how"
     )
     return (
         f"cannot be added or changed in the browser: it {what}; "

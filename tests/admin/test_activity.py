@@ -10,15 +10,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
+from fake_supervisor import FakeSupervisor
+from web_tier import DEADLINE, WebTier
 
 from admin import activity, activity_queries, activity_schema
 from admin.activity import Activity, bucket_of, in_a_thread, store
 from admin.activity_queries import Filter
 from admin.recording import Recorded, Row
+from supervisor.errors import Refused
 
 NOW = time.time()
 
@@ -240,6 +246,33 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
     assert asked(recorders[0], "SELECT count(*) FROM requests") == [(400,)]
 
 
+def test_all_workers_that_open_a_missing_file_at_once_can(tmp_path: Path) -> None:
+    """SQLite refuses without waiting all but one who turn a file into one with a log ahead."""
+
+    def open_it(path: Path) -> None:
+        together.wait()
+        activity_schema.connect(path).close()
+
+    together = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(30):
+            list(threads.map(open_it, [tmp_path / str(number)] * 4))
+
+
+def test_a_file_that_stays_locked_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activity_schema, "BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(tmp_path / "a", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            activity_schema.connect(tmp_path / "a")
+
+
+def test_what_fails_in_a_thread_is_told_to_who_asked_alone(kept: Activity, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="no such table: absent"):
+        asked(kept, "SELECT * FROM absent")
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("seconds, bucket", [(0.0, 0), (0.005, 0), (0.0051, 1), (600.0, 15), (600.1, 16), (1e9, 16)])
 def test_buckets_include_their_bound(seconds: float, bucket: int) -> None:
     assert bucket_of(seconds) == bucket
@@ -343,3 +376,70 @@ def test_a_full_store_answers_soon(kept: Activity) -> None:
     assert kept.ask(lambda connection: len(activity_queries.models(connection))) == 50
     assert (page, sums["requests"]) == ([], activity.MAX_REQUESTS)
     assert time.monotonic() - began < 5
+
+
+def long_questions(recorder: Activity, count: int, release: threading.Event) -> list[gevent.Greenlet[..., int]]:
+    """So many that are asked at once, and answered after `release`."""
+
+    def question(_: sqlite3.Connection) -> int:
+        assert release.wait(DEADLINE)
+        return 1
+
+    asking = [gevent.spawn(recorder.ask, question) for _ in range(count)]
+    gevent.sleep(0)  # each begins
+    return asking
+
+
+@pytest.fixture
+def released() -> Iterator[threading.Event]:
+    """Set at the end at the latest, so that no thread is left waiting."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_questions_keep_nothing_else_waiting(kept: Activity, released: threading.Event) -> None:
+    """A password is hashed, and rows are written, while as many as may ask at once."""
+    asking = long_questions(kept, activity.MAX_ASKING, released)
+    with gevent.Timeout(DEADLINE):
+        assert in_a_thread(lambda: 1) == 1
+        assert put(kept, recorded())
+        assert kept.change(lambda connection: connection.execute("SELECT count(*) FROM requests").fetchone()) == (1,)
+    assert not any(each.ready() for each in asking)
+    released.set()
+    assert [each.get(timeout=DEADLINE) for each in asking] == [1] * activity.MAX_ASKING
+
+
+def test_more_questions_than_may_wait(kept: Activity, released: threading.Event) -> None:
+    asking = long_questions(kept, activity.MAX_ASKING, released)
+    with gevent.Timeout(DEADLINE), pytest.raises(Refused, match="ask already") as caught:
+        kept.ask(activity_queries.models)
+    assert (caught.value.status, caught.value.retry_after) == (503, activity.ASK_RETRY_SECONDS)
+    export = gevent.spawn(kept.ask, activity_queries.models, goes_on=True)
+    gevent.sleep(0)
+    assert not export.ready()  # it waits: its download has begun
+    asking.pop().kill()
+    released.set()
+    for each in asking:
+        assert each.get(timeout=DEADLINE) == 1
+    assert export.get(timeout=DEADLINE) == []
+    again = long_questions(kept, activity.MAX_ASKING, released)  # every place is free
+    assert [each.get(timeout=DEADLINE) for each in again] == [1] * activity.MAX_ASKING
+
+
+def test_pages_while_too_many_ask(tmp_path: Path) -> None:
+    """What needs the answer is refused; what has more to tell goes without."""
+    with ExitStack() as stack:
+        fake = FakeSupervisor(tmp_path)
+        fake.start()
+        stack.callback(fake.stop)
+        tier = WebTier(tmp_path, constants={"admin.activity.MAX_ASKING": 0})
+        tier.start()
+        stack.callback(tier.close)
+        for path in ("/ui/activity", "/ui/activity/recent.json", "/ui/activity/requests.csv"):
+            assert tier.request("GET", path).status == 503, path
+            answer = tier.request("GET", path, headers={"Accept": "application/json"})
+            assert (answer.error["code"], answer.headers["retry-after"]) == (503, "1"), path
+        for path in ("/", "/ui/system", "/metrics"):
+            answer = tier.request("GET", path, headers={"Cookie": tier.cookie("{}:{}".format(*tier.address))})
+            assert answer.status == 200, path

@@ -1,5 +1,5 @@
 """admin/ knows the supervisor by its client, its protocol, its errors, and of its core how presets, the configuration
-and sizes are written."""
+and sizes are written, and what of a command line is secret."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ ALLOWED = {
     "supervisor.core.config",
     "supervisor.core.need",
     "supervisor.core.quantities",
+    "supervisor.core.secrets",
 }
 SOURCES = sorted(Path(admin.__file__).parent.rglob("*.py"))
 

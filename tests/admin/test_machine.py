@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def test_a_family_of_processes() -> None:
         child.stdin.close()
     assert child.pid not in {process.pid for process in watched.below(os.getpid(), [])}
     assert machine.Processes().below(2**30, []) == []
+
+
+def test_secrets_of_command_lines_are_not_told() -> None:
+    words = ["--api-key", "S3CRET", "Authorization: Bearer S3CRET", "postgres://u:S3CRET@h", "HF_TOKEN=S3CRET", "shown"]
+    command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdout.readline()  # the program runs, with the arguments it was given
+        family = {process.pid: process for process in machine.Processes().below(os.getpid(), [])}
+        child.stdin.close()
+    assert family[child.pid].command.endswith("--api-key *** Authorization: *** postgres://u:***@h HF_TOKEN=*** shown")
 
 
 def test_disks_of_folders_and_files(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_dashboard import asking, check_page, text
 from web_tier import WebTier, read_until
 
-from admin.dashboard.log import MAX_CHARACTERS, MOST_LINES, Pending, clean
+from admin.dashboard.log import MAX_BYTES, MAX_CHARACTERS, MOST_LINES, Pending, clean
 from admin.model_view import MOST_EVENTS, gguf, history, lasted, origin, preset, usage
 from supervisor import protocol
 from supervisor.errors import Refused
@@ -327,6 +327,21 @@ def test_a_slow_browser_misses_lines_and_is_told() -> None:
         told.append(json.loads(pending.take().decode().partition("data: ")[2]))
     assert [each["skipped"] for each in told] == [10] + [0] * (len(told) - 1)
     assert [line[0] for each in told for line in each["lines"]] == list(range(11, MOST_LINES + 11))
+
+
+def test_a_slow_browser_holds_few_bytes() -> None:
+    pending = Pending()
+    pending.add((1, 0.0, 1, "m", "first"))
+    for number in range(2, 202):
+        pending.add((number, 0.0, 1, "m", clean("\N{GRINNING FACE}" * MAX_CHARACTERS)))
+    event = pending.take()
+    told = json.loads(event.partition(b"data: ")[2])
+    assert MAX_BYTES * 0.9 < len(event) < MAX_BYTES + 100
+    assert (pending.take(), pending.changed.is_set()) == (b"", False)
+    numbers = [number for number, *_ in told["lines"]]
+    assert numbers == list(range(told["skipped"] + 1, 202))
+    pending.add((202, 0.0, 1, "m", "there is room again"))
+    assert json.loads(pending.take().partition(b"data: ")[2])["skipped"] == 0
 
 
 def line(number: int, words: str, **fields: Any) -> Message:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from web_tier import DEADLINE, WebTier, read_until
 
 from admin import gunicorn_conf
-from admin.followers import MAX_FOLLOWERS
+from admin.followers import MAX_PUBLIC, MAX_SIGNED_IN
 from admin.frames import Frames, frame
 from admin.states import VALUES
 
@@ -238,26 +238,53 @@ def test_more_watchers_than_a_worker_has_room_for(tmp_path: Path) -> None:
         fake = FakeSupervisor(tmp_path)
         fake.start()
         stack.callback(fake.stop)
-        tier = WebTier(tmp_path, constants={"admin.followers.MAX_FOLLOWERS": 2})
+        limits = {"admin.followers.MAX_PUBLIC": 2, "admin.followers.MAX_SIGNED_IN": 1}
+        tier = WebTier(tmp_path, constants=limits)
         tier.start()
         stack.callback(tier.close)
-        first = stack.enter_context(watching(tier))
-        cookie = f"Cookie: {tier.cookie()}\r\n"
-        second = stack.enter_context(watching(tier, f"/ui/events HTTP/1.1\r\n{cookie}X-Rest:"))
+        first, second = (stack.enter_context(watching(tier)) for _ in range(2))
         assert (first.status, second.status) == (200, 200)
-        for path in ("/models/sse", "/ui/events", "/ui/model-log/m?follow=1"):
-            answer = tier.request("GET", path)
-            assert answer.error["code"] == 503
-            assert (answer.headers["retry-after"], answer.headers["connection"]) == ("5", "close")
+        assert_no_room(tier, "/models/sse", "/v1/models/sse")
+        cookie = f"Cookie: {tier.cookie()}\r\n"
+        page = stack.enter_context(watching(tier, f"/ui/events HTTP/1.1\r\n{cookie}X-Rest:"))
+        assert page.status == 200  # what anybody may follow takes nothing from who is signed in
+        assert_no_room(tier, "/ui/events", "/ui/model-log/m?follow=1")
         assert tier.request("GET", "/health").status == 200
         first.client.close()
-        end = time.monotonic() + DEADLINE
-        while (status := tier.request("HEAD", "/models/sse").status) != 200:
-            assert time.monotonic() < end, status
+        wait_for_room(tier)
+        assert_no_room(tier, "/ui/events")
+
+
+def test_pages_that_are_open_take_no_room_from_the_api(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        fake = FakeSupervisor(tmp_path)
+        fake.start()
+        stack.callback(fake.stop)
+        tier = WebTier(tmp_path, constants={"admin.followers.MAX_PUBLIC": 1, "admin.followers.MAX_SIGNED_IN": 2})
+        tier.start()
+        stack.callback(tier.close)
+        cookie = f"Cookie: {tier.cookie()}\r\n"
+        pages = [stack.enter_context(watching(tier, f"/ui/events HTTP/1.1\r\n{cookie}X-Rest:")) for _ in range(2)]
+        assert [page.status for page in pages] == [200, 200]
+        assert_no_room(tier, "/ui/events")
+        assert stack.enter_context(watching(tier)).status == 200
+
+
+def assert_no_room(tier: WebTier, *paths: str) -> None:
+    for path in paths:
+        answer = tier.request("GET", path)
+        assert answer.error["code"] == 503
+        assert (answer.headers["retry-after"], answer.headers["connection"]) == ("5", "close")
+
+
+def wait_for_room(tier: WebTier) -> None:
+    end = time.monotonic() + DEADLINE
+    while (status := tier.request("HEAD", "/models/sse").status) != 200:
+        assert time.monotonic() < end, status
 
 
 def test_streams_leave_room_for_requests() -> None:
-    assert gunicorn_conf.worker_connections >= 4 * MAX_FOLLOWERS
+    assert gunicorn_conf.worker_connections >= 4 * (MAX_PUBLIC + MAX_SIGNED_IN)
 
 
 @pytest.mark.parametrize("workers", [1])

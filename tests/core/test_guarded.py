@@ -41,13 +41,24 @@ def test_variables_one_by_one() -> None:
 FILES: list[tuple[str, Any]] = [
     *(("log-file", "x"), ("--log-file", "x"), ("log_file", "x"), ("slot-save-path", "x"), ("rpc", "h:1")),
     *(("lookup-cache-dynamic", "x"), ("lcd", "x"), ("-lcd", "x"), ("lora", "x"), ("path", "x"), ("tools", "all")),
+    *(
+        ("ag", True),
+        ("-ag", True),
+        ("AG", True),
+        ("hfrd", "x/y"),
+        ("hfv", "x/y"),
+        ("model-draft", "x.gguf"),
+        ("md", "x"),
+    ),
+    *(("model", "x.gguf"), ("spec-draft-model", "x.gguf"), ("no-mmap", "--agent"), ("flash-attn", "-ag")),
+    *(("unheard-of", 1), ("samplers", ["top_k", "--tools"]), ("jinja", "--agent")),
     *(("chat-template-file", "x"), ("rpc_servers", "h:1"), ("hf_tokenizer_config_path", "x"), ("hff", "x")),
     *(
         ("cache_type", "disk"),
-        ("anything", "/x"),
-        ("anything", "~/x"),
-        ("anything", "./x"),
-        ("anything", ["a", "../x"]),
+        ("grammar", "/x"),
+        ("grammar", "~/x"),
+        ("chat-template", "./x"),
+        ("samplers", ["a", "../x"]),
     ),
 ]
 
@@ -64,6 +75,7 @@ def test_options_that_name_files(name: str, value: Any) -> None:
 PLAIN: list[tuple[str, Any]] = [
     *(("n_batch", 512), ("flash-attn", True), ("cache-type-k", "q8_0"), ("cache_type", "ram"), ("temp", 0.5)),
     *(("slot-prompt-similarity", 0.1), ("tensor-split", "3,1"), ("chat-template", "chatml"), ("no-mmap", None)),
+    *(("seed", -1), ("seed", "-1"), ("temp", "-.5"), ("c", 4096), ("-c", 4096), ("n_gpu_layers", "-1")),
 ]
 
 

@@ -171,6 +171,7 @@ class Supervisor:
     def launch(self, env: dict[str, str] | None = None, stderr: int | None = None) -> Process:
         """Start it and wait for nothing."""
         environment = {**os.environ, **self.env, **(env or {})}
+        self._since = 0  # each one numbers its events from 1
         with self.log.open("ab") as log, Path("/dev/zero").open("rb") as stdin:
             self.process = subprocess.Popen(
                 self.argv(), cwd=ROOT, env=environment, stdin=stdin, stdout=log, stderr=stderr or log

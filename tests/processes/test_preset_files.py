@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,10 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import file_history, file_writing, presets_dir
+from supervisor import file_history, file_writing, preset_files, presets_dir
 from supervisor.errors import ConfigurationError
 from supervisor.file_history import History
 from supervisor.files import Edited, Files
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        (errno.ENOSPC, "cannot save a.yaml: the disk is full; make room on the file system of /d"),
+        (errno.EDQUOT, "cannot save a.yaml: the disk quota is used up; make room on the file system of /d"),
+        (errno.EROFS, "write ReadWritePaths=/d into a drop-in"),
+        (errno.EACCES, "Permission denied; make the directory /d writable"),
+    ],
+)
+def test_what_keeps_a_file_from_being_saved_is_told_with_what_to_do(code: int, words: str) -> None:
+    told = preset_files.unwritable(Path("/d/a.yaml"), OSError(code, os.strerror(code)))
+    assert words in str(told)
+    assert str(told).endswith("; nothing was changed")
+    assert told.status == (507 if code in (errno.ENOSPC, errno.EDQUOT) else 500)
 
 
 def kept(history: History, file: str = "a.yaml") -> list[bytes | None]:
