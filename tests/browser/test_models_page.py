@@ -98,7 +98,11 @@ def test_it_is_accessible_and_fits(visit: Open, many: Served, scheme: str, width
 
 
 def test_the_supervisor_goes_away_and_comes_back(visit: Open, many: Served) -> None:
-    page = visit(many, allowed=("net::ERR", "503"))
+    page, address = visit(many, allowed=("net::ERR", "503")), many.status()["listen"]
     expect(page.locator("#live")).to_have_text("live")
     many.stop()
     expect(page.locator("#live")).to_have_text("supervisor away, reconnecting")
+    many.config.write_text(many.config.read_text().replace("127.0.0.1:0", address))
+    many.start()
+    expect(page.locator("#live")).to_have_text("live")
+    expect(page.locator(f"tr[data-model={MODEL}] .badge")).to_have_text("stopped")
