@@ -50,7 +50,7 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     app.register_blueprint(streams.blueprint)
     handlers.register(app)
     runtime = app.config["RUNTIME_DIR"]
-    sampling = Sampling(app.config["STATE_DIR"], activity)
+    sampling = Sampling(runtime, app.config["STATE_DIR"], activity)
     proxy = Proxy(app.wsgi_app, Leases(runtime), Names(runtime), origins, activity, sampling)
     app.wsgi_app = Cors(proxy, origins)  # type: ignore[method-assign]
     return app

@@ -42,7 +42,8 @@ Json = dict[str, Any]
 class Sampling:
     """Takes samples in this worker, if no other one does."""
 
-    def __init__(self, state_dir: Path, activity: Activity) -> None:
+    def __init__(self, runtime_dir: Path, state_dir: Path, activity: Activity) -> None:
+        self._runtime_dir = runtime_dir
         self._state_dir = state_dir
         self._activity = activity
         self._running = False
@@ -92,7 +93,7 @@ class Sampling:
     def _take(self) -> bool:
         """One sample of each model; False when there is none to take."""
         try:
-            with Client(self._state_dir, timeout=ANSWER_SECONDS) as client:
+            with Client(self._runtime_dir, timeout=ANSWER_SECONDS) as client:
                 models = client.call("status")["status"]["models"]
         except (NotRunning, ProtocolError, Refused):
             return False

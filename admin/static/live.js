@@ -25,15 +25,26 @@ async function lookAtSession() {
   live.classList.add("lost");
 }
 
-// Call `changed` at the start, whenever the models change, and after each time the connection was lost.
+// Call `changed` at the start, whenever the models change, and after each time the connection was lost. A page in the
+// background lets go of its connection, of which a browser has six for all its pages together, and looks when it is back.
 export function follow(changed) {
+  if (document.hidden) {
+    document.addEventListener("visibilitychange", () => follow(changed), { once: true });
+    return;
+  }
   const events = new EventSource("/ui/events");
+  const rest = () => {
+    events.close();
+    follow(changed);
+  };
+  document.addEventListener("visibilitychange", rest, { once: true });
   events.addEventListener("open", changed);
   events.addEventListener("models", changed);
   events.addEventListener("error", () => {
     say(false);
     // A browser tries again by itself after a broken connection, but gives up on an error answer.
     if (events.readyState !== EventSource.CLOSED) return;
+    document.removeEventListener("visibilitychange", rest);
     lookAtSession();
     setTimeout(follow, RETRY_MS, changed);
   });

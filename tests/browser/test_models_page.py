@@ -88,6 +88,21 @@ def test_by_keyboard(visit: Open, many: Served) -> None:
     expect(page.locator("tr[data-model=other-0] .badge")).to_have_text("stopped")
 
 
+HIDE = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true})"
+
+
+def test_a_page_in_the_background_holds_no_connection(visit: Open, many: Served) -> None:
+    page = visit(many)
+    expect(page.locator("#live")).to_have_text("live")
+    closed: list[str] = []
+    page.on("requestfinished", lambda request: closed.append(request.url))
+    page.on("requestfailed", lambda request: closed.append(request.url))
+    page.evaluate(f"{HIDE % 'true'}; document.dispatchEvent(new Event('visibilitychange'))")
+    with page.expect_request("**/ui/events"):
+        page.evaluate(f"{HIDE % 'false'}; document.dispatchEvent(new Event('visibilitychange'))")
+    assert [url.rpartition("/")[2] for url in closed if "/ui/events" in url] == ["events"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1440])
 def test_it_is_accessible_and_fits(visit: Open, many: Served, scheme: str, width: int) -> None:
