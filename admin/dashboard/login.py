@@ -29,7 +29,7 @@ MAX_NEXT = 2048
 _ODD = re.compile(r"[\x00-\x20\x7f-\xff\\]|^//")
 
 WRONG = "that is not the password"
-USED_UP = "this link has been used, or another one was made since"
+USED_UP = "this link has been used, or another link or a password was made since"
 
 
 @blueprint.get("/ui/login")

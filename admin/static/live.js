@@ -12,6 +12,7 @@ export function say(isLive) {
   if (!isLive && live.querySelector("a")) return; // it says why
   if (live.textContent !== text) live.textContent = text;
   live.classList.toggle("lost", !isLive);
+  document.body.classList.toggle("away", !isLive);
 }
 
 // A session ends by itself, or with its password. The page stays as it is: there may be unsaved words in it.

@@ -72,7 +72,9 @@ def test_a_link_that_was_used(visit: Open, router: Served) -> None:
     used = link(router)
     visit(router, used, role=None).get_by_role("button", name="Sign in").click()
     page = visit(router, used, role=None, allowed=(REFUSED,))
-    expect(page.get_by_role("alert")).to_have_text("This link has been used, or another one was made since.")
+    expect(page.get_by_role("alert")).to_have_text(
+        "This link has been used, or another link or a password was made since."
+    )
     check(page)
 
 
