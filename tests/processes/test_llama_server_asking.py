@@ -95,7 +95,7 @@ def test_more_than_are_asked_at_once_are_answered(tmp_path: Path, monkeypatch: p
 
 
 def test_one_that_hangs_costs_the_others_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama_server_asking, "PATIENCE", 1.0)
+    monkeypatch.setattr(llama_server_asking, "PATIENCE", 8.0)
     found = answers([script(tmp_path / "hangs", HANGS, python=False), script(tmp_path / "fine", ANSWERS)])
     assert {name: bool(answer.why) for name, answer in found.items()} == {"hangs": True, "fine": False}
 

@@ -29,7 +29,7 @@ OPTIONS = Options(HELP)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits as long as people may."""
-    monkeypatch.setattr(llama_server_asking, "PATIENCE", 1.0)
+    monkeypatch.setattr(llama_server_asking, "PATIENCE", 2.0)
 
 
 @pytest.fixture
