@@ -86,6 +86,7 @@ def test_a_file_that_changes_meanwhile(visit: Open, router: Served) -> None:
 
 def test_completion_by_keyboard(visit: Open, router: Served) -> None:
     page = visit(router, PATH)
+    page.wait_for_function("() => performance.getEntriesByName(`${location.origin}/ui/presets/schema`).length > 0")
     area = page.locator("#text")
     type_at_the_end(page, "    back")
     options = page.get_by_role("option")
