@@ -41,9 +41,10 @@ def shared_tier(tmp_path_factory: pytest.TempPathFactory, shared_supervisor: Fak
     """Two workers, with the passwords ADMIN and VIEWER."""
     runtime = tmp_path_factory.mktemp("login")
     (runtime / "control.sock").symlink_to(shared_supervisor.path)
-    access.set_password(runtime, "admin", ADMIN, tell)
-    access.set_password(runtime, "viewer", VIEWER, tell)
     tier = WebTier(runtime, workers=2, cors_origins="localhost https://llm.example.org")
+    tier.state_dir.mkdir(mode=0o700)
+    access.set_password(tier.state_dir, "admin", ADMIN, tell)
+    access.set_password(tier.state_dir, "viewer", VIEWER, tell)
     tier.start()
     yield tier
     tier.close()
@@ -61,7 +62,7 @@ def sign_in(tier: WebTier, headers: dict[str, str] | None = None, **fields: str)
 
 
 def link(tier: WebTier) -> str:
-    return access.new_link(tier.runtime_dir, tier.runtime_dir, tell)
+    return access.new_link(tier.state_dir, tier.runtime_dir, tell)
 
 
 def role_of(tier: WebTier, answer: Answer) -> str | None:
@@ -422,7 +423,7 @@ def test_a_stream_ends_with_its_session(shared_supervisor: FakeSupervisor, tmp_p
         with tier.connect() as browser:
             browser.sendall(f"GET /ui/events HTTP/1.1\r\nHost: x\r\nCookie: {tier.cookie()}\r\n\r\n".encode())
             read_until(browser, b": still here")
-            access.remove_password(tmp_path, "admin", tell)
+            access.remove_password(tier.state_dir, "admin", tell)
             read_until(browser, b"\r\n0\r\n\r\n")
     finally:
         tier.close()

@@ -85,8 +85,14 @@ class WebTier:
     notices: list[bytes] = field(default_factory=list)
     constants: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def state_dir(self) -> Path:
+        """Another one than `runtime_dir`: what is looked for in the wrong place shall not be found."""
+        return self.runtime_dir / "state"
+
     def start(self) -> None:
         """Return when a worker has said READY=1."""
+        self.state_dir.mkdir(mode=0o700, exist_ok=True)
         if self.family == socket.AF_INET:
             self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         else:
@@ -102,7 +108,7 @@ class WebTier:
             "PATH": os.environ["PATH"],
             **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
             "LLAMA_ROUTER_RUNTIME_DIR": str(self.runtime_dir),
-            "LLAMA_ROUTER_STATE_DIR": str(self.runtime_dir),
+            "LLAMA_ROUTER_STATE_DIR": str(self.state_dir),
             "LLAMA_ROUTER_LISTEN_FD": str(fd),
             "LLAMA_ROUTER_WORKERS": str(self.workers),
             "LLAMA_ROUTER_GRACE": str(self.grace),
@@ -170,7 +176,7 @@ class WebTier:
         """What signs in a request with this Host."""
         _, colon, port = host.rpartition(":")
         name = f"{sessions.COOKIE}_{port}" if colon else sessions.COOKIE
-        return f"{name}={sessions.sealed(role, known(self.runtime_dir, print))}"
+        return f"{name}={sessions.sealed(role, known(self.state_dir, print))}"
 
     def post(self, path: str, document: object, headers: dict[str, str] | None = None) -> Answer:
         """A JSON request."""
