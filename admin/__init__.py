@@ -26,6 +26,7 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     from admin import dashboard, handlers, metrics, models, props, streams
     from admin.activity import Activity
     from admin.cors import Cors
+    from admin.forwarded import Forwarded
     from admin.leases import Leases
     from admin.origin import LOCALHOST, Origins
     from admin.passthrough import Names
@@ -52,5 +53,6 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     runtime = app.config["RUNTIME_DIR"]
     sampling = Sampling(runtime, app.config["STATE_DIR"], activity)
     proxy = Proxy(app.wsgi_app, Leases(runtime), Names(runtime), origins, activity, sampling)
-    app.wsgi_app = Cors(proxy, origins)  # type: ignore[method-assign]
+    trusted = os.environ.get("LLAMA_ROUTER_TRUSTED_PROXIES", "")
+    app.wsgi_app = Forwarded(Cors(proxy, origins), trusted)  # type: ignore[method-assign]
     return app

@@ -1,4 +1,4 @@
-"""The client's connection: noticing at once that it went away, and breaking it off.
+"""The client's connection: noticing at once that it went away, and ending it, well or not.
 
 gevent would notice a hang-up only at the next write. Here a second watcher on the socket looks for it (MSG_PEEK, so
 that nothing is taken from the stream) and throws into the greenlet that serves the request, as gevent.Timeout does.
@@ -15,6 +15,10 @@ import gevent
 from gevent.event import Event
 
 READ = 1  # libev's EV_READ
+LINGER_SECONDS = 2.0
+LOOK_SECONDS = 0.25  # between two looks at a connection that has brought bytes which nobody reads yet
+# Those in which the peer has closed, CLOSE_WAIT among them (linux/tcp.h; tcp_info begins with the state).
+CLOSED_STATES = frozenset([6, 7, 8, 9, 11])
 
 # Set once, when the worker is asked to stop: whatever would go on for ever ends.
 stopping = Event()
@@ -43,14 +47,16 @@ def peek(client: socket.socket) -> bytes | None:
 def watch(client: socket.socket | None) -> Iterator[None]:
     """Raise ClientGone in the block as soon as `client` hangs up.
 
-    Bytes of a next request end the watch: a hang-up behind them can't be seen without taking them.
+    A hang-up behind bytes (those of a next request, or TLS's own farewell) can't be seen without taking them; what TCP
+    knows of the connection is looked at now and then instead.
     A client that has shut down its sending side counts as gone, as it does for llama-server. None: no watch.
     """
     if client is None:
         yield
         return
     serving = gevent.getcurrent()
-    watcher = gevent.get_hub().loop.io(client.fileno(), READ)
+    loop = gevent.get_hub().loop
+    watcher, timer = loop.io(client.fileno(), READ), loop.timer(LOOK_SECONDS, LOOK_SECONDS)
 
     def look() -> None:
         byte = peek(client)
@@ -59,13 +65,29 @@ def watch(client: socket.socket | None) -> Iterator[None]:
         watcher.stop()
         if byte == b"":
             serving.throw(ClientGone())
+        else:
+            timer.start(look_behind)
+
+    def look_behind() -> None:
+        if has_closed(client):
+            timer.stop()
+            serving.throw(ClientGone())
 
     watcher.start(look)
     try:
         yield
     finally:
-        watcher.stop()
-        watcher.close()
+        for each in (watcher, timer):
+            each.stop()
+            each.close()
+
+
+def has_closed(client: socket.socket) -> bool:
+    """Whether the peer of a TCP connection has said that it sends no more, whatever of it is unread."""
+    try:
+        return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in CLOSED_STATES
+    except OSError:  # a UNIX socket knows no such thing
+        return False
 
 
 def abort(client: socket.socket | None) -> None:
@@ -73,3 +95,17 @@ def abort(client: socket.socket | None) -> None:
     if client is not None:
         with suppress(OSError):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def silent_timeout(seconds: float) -> gevent.Timeout:
+    """A timeout that ends its `with` block without an exception."""
+    return gevent.Timeout(seconds, False)  # type: ignore[arg-type]  # documented, but not in the type stubs
+
+
+def linger(client: socket.socket) -> None:
+    """Say goodbye, then read on for a while: closing with bytes unread would reset the connection, and the client
+    might never see its answer (RFC 9112 §9.6)."""
+    client.shutdown(socket.SHUT_WR)
+    with silent_timeout(LINGER_SECONDS):
+        while client.recv(65536):
+            gevent.sleep(0)

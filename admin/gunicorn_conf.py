@@ -2,8 +2,8 @@
 
 Read by the master, once. Environment, set by the supervisor: LLAMA_ROUTER_LISTEN_FD (a socket already bound and
 listening; without it gunicorn binds its own default), LLAMA_ROUTER_WORKERS ("auto" or a number), LLAMA_ROUTER_GRACE
-(seconds that running requests may take after SIGTERM), NOTIFY_SOCKET (sd_notify(3)), LLAMA_ROUTER_RUNTIME_DIR (read
-by admin.create_app).
+(seconds that running requests may take after SIGTERM), LLAMA_ROUTER_CERTIFICATE and LLAMA_ROUTER_CERTIFICATE_KEY (PEM
+files, for https), NOTIFY_SOCKET (sd_notify(3)), LLAMA_ROUTER_RUNTIME_DIR (read by admin.create_app).
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ def _workers(setting: str) -> int:
 
 if _listen_fd := os.environ.get("LLAMA_ROUTER_LISTEN_FD"):
     bind = f"fd://{_listen_fd}"
+if os.environ.get("LLAMA_ROUTER_CERTIFICATE"):
+    certfile = os.environ["LLAMA_ROUTER_CERTIFICATE"]
+    keyfile = os.environ["LLAMA_ROUTER_CERTIFICATE_KEY"]
 workers = _workers(os.environ.get("LLAMA_ROUTER_WORKERS", "auto"))
 worker_class = "admin.worker.RouterWorker"
 worker_connections = 4096  # four times what followers.py leaves to streams without an end
@@ -44,7 +47,9 @@ timeout = 60  # seconds without a heartbeat after which a worker counts as hung;
 graceful_timeout = math.ceil(float(os.environ.get("LLAMA_ROUTER_GRACE", "30"))) + KILL_SECONDS
 limit_request_line = 8190
 limit_request_field_size = 16384
-forwarder_headers = ""  # nobody but the application decides where it is mounted
+# Nobody but the application decides where it is mounted, and whom it believes what (admin/forwarded.py).
+forwarder_headers = ""
+forwarded_allow_ips = ""
 control_socket_disable = True
 accesslog = None
 errorlog = "-"

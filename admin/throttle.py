@@ -96,7 +96,8 @@ class _Failures:
 
 
 def client_of(environ: WSGIEnvironment) -> str:
-    """Who attempts count for: an IPv4 address, or a network of IPv6. Behind a reverse proxy all are one."""
+    """Who attempts count for: an IPv4 address, or a network of IPv6. Behind a reverse proxy that nobody trusts all are
+    one."""
     address = environ.get("REMOTE_ADDR") or UNIX
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])

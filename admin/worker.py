@@ -34,13 +34,14 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 
 from admin import connection, errors
+from admin.connection import silent_timeout
+from admin.tls import Certificate, goodbye
 from admin.turns import Turns
 
 FIRST_REQUEST_SECONDS = 20.0
 STALL_SECONDS = 60.0
 LAST_REQUEST_SECONDS = 0.3  # for a request already on its way when the worker is asked to stop
 KILL_SECONDS = 2  # between a worker's own deadline and gunicorn's SIGKILL
-LINGER_SECONDS = 2.0
 QUIET = frozenset([errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF])
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (LimitRequestLine, 414),
@@ -78,6 +79,7 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
 
     def run(self) -> None:
         """Serve until SIGTERM, then finish what is in progress."""
+        self._certificate = Certificate(self.cfg.certfile, self.cfg.keyfile) if self.cfg.is_ssl else None
         pool = Pool(self.worker_connections)
         servers = [self._listen(listener, pool) for listener in self.sockets]
         while self.alive:
@@ -110,8 +112,23 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
         gevent.get_hub().loop.run_callback_threadsafe(self._wake.set)
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
-        """Serve the requests of one connection, one after the other."""
-        client.settimeout(STALL_SECONDS)
+        """Serve one connection."""
+        if self._certificate is None:
+            client.settimeout(STALL_SECONDS)
+            self._serve(listener, client, addr)
+            return
+        secured = None
+        with silent_timeout(FIRST_REQUEST_SECONDS):
+            secured = self._certificate.wrap(client)
+        if secured is None:
+            with suppress(OSError):
+                client.close()
+        else:
+            secured.settimeout(STALL_SECONDS)
+            self._serve(listener, secured, addr)
+
+    def _serve(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        """Answer the requests of one connection, one after the other."""
         request = None
         try:
             parser = http.get_parser(self.cfg, client, addr)
@@ -119,8 +136,11 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
             name = listener.getsockname()
             while (request := self._next_request(parser)) is not None:
                 self.handle_request(name, request, client, addr)
-        except (StopIteration, NoMoreData, TimeoutError, connection.ClientGone):
-            pass  # the connection has served its last request, or went quiet
+            goodbye(client)
+        except (StopIteration, NoMoreData):
+            goodbye(client)
+        except (TimeoutError, connection.ClientGone):
+            pass  # it went quiet, or away
         except OSError as error:
             if error.errno not in QUIET:
                 self.log.exception("a connection broke")
@@ -156,7 +176,7 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
         head = "".join(f"{name}: {value}\r\n" for name, value in headers)
         with suppress(OSError):
             client.sendall(f"HTTP/1.1 {errors.status_line(verdict.status)}\r\n{head}\r\n".encode() + body)
-            linger(client)
+            connection.linger(client)
 
     def _verdict(self, req: Any, exc: BaseException) -> errors.Unreadable:
         if isinstance(exc, errors.Unreadable):
@@ -168,17 +188,3 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
             return errors.Unreadable(status, f"malformed HTTP request: {exc}")
         self.log.error("cannot answer %s", getattr(req, "uri", "a request"), exc_info=exc)
         return errors.Unreadable(500, "llama-router failed on this request; its log says why")
-
-
-def silent_timeout(seconds: float) -> gevent.Timeout:
-    """A timeout that ends its `with` block without an exception."""
-    return gevent.Timeout(seconds, False)  # type: ignore[arg-type]  # documented, but not in the type stubs
-
-
-def linger(client: socket.socket) -> None:
-    """Say goodbye, then read on for a while: closing with bytes unread would reset the connection, and the client
-    might never see its answer (RFC 9112 §9.6)."""
-    client.shutdown(socket.SHUT_WR)
-    with silent_timeout(LINGER_SECONDS):
-        while client.recv(65536):
-            gevent.sleep(0)

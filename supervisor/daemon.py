@@ -61,7 +61,7 @@ def run(configuration: Configuration, directories: Directories, listen: str | No
     check_socket_length(directories.runtime / LONGEST_SOCKET_NAME)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_locked(directories.runtime))
-        listener = Listener(address)
+        listener = Listener(address, "https" if configuration.config.web.tls else "http")
         stack.callback(listener.close)
         make_private(directories.state, tighten=False)
         overridden = frozenset({"listen"} if listen is not None else ())

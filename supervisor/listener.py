@@ -18,13 +18,14 @@ BACKLOG = 2048
 
 
 class Listener:
-    """Bound and listening. `url` is where people reach it. Raises CannotListen.
+    """Bound and listening, for clients that speak `scheme`. `url` is where people reach it. Raises CannotListen.
 
     `address` is such as "127.0.0.1:8080", "[::1]:8080" or "unix:/run/llama.sock", with the real port where 0 was asked
     for; it can still be told when the socket is closed.
     """
 
-    def __init__(self, listen: Listen) -> None:
+    def __init__(self, listen: Listen, scheme: str = "http") -> None:
+        self._scheme = scheme
         self._path: Path | None = Path(listen.path) if listen.path else None
         try:
             self._socket = _unix(self._path) if self._path else _tcp(str(listen.host), listen.port or 0)
@@ -42,7 +43,7 @@ class Listener:
         """What a browser on this machine opens; for a UNIX socket, its address."""
         if self._path is not None:
             return self.address
-        return "http://" + self.address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+        return f"{self._scheme}://" + self.address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
 
     def fileno(self) -> int:
         """The descriptor, for the web tier."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from supervisor import models_dir, yaml_positions
 from supervisor.backends import missing_program
+from supervisor.config_file import DEFAULT_MODELS, check_fallback, default_directory, models_directory, read_config
 from supervisor.configuration import LENIENT, Configuration, Judge, Origin
-from supervisor.core import config as config_keys
 from supervisor.core import preset as preset_keys
 from supervisor.core.config import Config
-from supervisor.core.fields import complaints, unknown_key
+from supervisor.core.fields import complaints, sound, unknown_key
 from supervisor.core.misfits import Misfit
 from supervisor.core.need import Need
 from supervisor.core.preset import Preset
@@ -25,14 +24,12 @@ from supervisor.core.quantities import shown
 from supervisor.errors import ConfigurationError, Problem
 from supervisor.files import Files
 from supervisor.models_dir import Models
-from supervisor.preset_paths import absolute, below, why_unreadable, with_paths
+from supervisor.preset_paths import why_unreadable, with_paths
 from supervisor.yaml_source import Keys, Source, Written, printable
 
 SUFFIXES = (".yaml", ".yml")
 TOP_KEYS = ("defaults", "models")
 MODEL_KEYS = Preset.model_fields.keys() - {"name"}
-
-_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 @dataclass
@@ -65,7 +62,7 @@ def load(path: Path, judge: Judge = LENIENT, files: Files | None = None) -> Conf
     files.begin()
     problems: list[Problem] = []
     sources = list(_opened(files, [path], problems))
-    config, presets_dir = _load_config(sources[0]) if sources else (None, _default_directory(path))
+    config, presets_dir = read_config(sources[0]) if sources else (None, default_directory(path))
     models = _look(sources[0], config, judge) if config is not None else Models()
     entries: dict[str, _Entry] = {}
     if presets_dir is not None:
@@ -77,7 +74,7 @@ def load(path: Path, judge: Judge = LENIENT, files: Files | None = None) -> Conf
     aliases = _load_aliases(entries)
     found = models_dir.presets(models, _taken(entries, aliases))
     if config is not None and config.fallback is not None:
-        _check_fallback(sources[0], config.fallback, [*entries, *aliases, *found])
+        check_fallback(sources[0], config.fallback, [*entries, *aliases, *found])
     presets = {name: entry.preset for name, entry in entries.items() if entry.preset is not None} | found
     problems += [problem for source in sources for problem in source.problems]
     needs: Mapping[str, Need] = {}
@@ -92,7 +89,7 @@ def load(path: Path, judge: Judge = LENIENT, files: Files | None = None) -> Conf
         config=config,
         path=path.absolute(),
         presets_dir=presets_dir.absolute(),
-        models_dir=_models_directory(path, config.models_dir),
+        models_dir=models_directory(path, config.models_dir),
         presets=presets,
         aliases={alias: name for alias, name in aliases.items() if name in presets},
         needs=needs,
@@ -106,12 +103,12 @@ def load(path: Path, judge: Judge = LENIENT, files: Files | None = None) -> Conf
 
 def _look(source: Source, config: Config, judge: Judge) -> Models:
     """What is in the directory of models. That the one by default is missing, or can't be seen, says nothing."""
-    directory = _models_directory(source.path, config.models_dir)
+    directory = models_directory(source.path, config.models_dir)
     try:
         return models_dir.look(directory, judge.why_no_model)
     except OSError as error:
         message = f"cannot read the directory {shown(str(directory), 200)}: {error.strerror}"
-        if config.models_dir != _DEFAULT_MODELS:
+        if config.models_dir != DEFAULT_MODELS:
             source.complain(("models_dir",), f"{message}; create it or correct the path")
         elif os.path.exists(directory):  # noqa: PTH110  # Path.exists may raise PermissionError
             source.notice(("models_dir",), message)
@@ -147,9 +144,9 @@ def places(path: Path) -> tuple[Path | None, list[Path], Path | None]:
     directory of models, if config.yaml can be read."""
     files = Files()
     sources = list(_opened(files, [path], []))
-    config, directory = _load_config(sources[0]) if sources else (None, _default_directory(path))
+    config, directory = read_config(sources[0]) if sources else (None, default_directory(path))
     presets = _presets_files(files, directory, path, []) if directory is not None else []
-    return directory, presets, _models_directory(path, config.models_dir) if config is not None else None
+    return directory, presets, models_directory(path, config.models_dir) if config is not None else None
 
 
 def look_through(path: Path, text: str) -> list[Problem]:
@@ -175,57 +172,6 @@ def _opened(files: Files, paths: Iterable[Path], problems: list[Problem]) -> Ite
             yield files.open(path)
         except ConfigurationError as error:
             problems += error.problems
-
-
-def _load_config(source: Source) -> tuple[Config | None, Path | None]:
-    """The config without what is wrong in it, and the directory of presets as far as it is known."""
-    written = source.root
-    if not isinstance(written, dict):
-        source.complain((), f"cannot use {shown(written)} as a configuration: write 'key: value' lines")
-        return None, _default_directory(source.path)
-    config = None
-    try:
-        config = Config.model_validate(written)
-    except ValidationError as error:
-        wrong = complaints(Config, error)
-        for keys, message in wrong:
-            source.complain(keys, message)
-        config = _sound(Config, written, {str(keys[0]) for keys, _ in wrong if keys})
-    for key in written:
-        if key in config_keys.UNACTED:
-            source.notice((key,), f"{key!r} is read but has no effect in this version")
-    directory = written.get("presets", _DEFAULT_PRESETS)
-    if not isinstance(directory, str) or not directory or "\0" in directory:
-        return config, None
-    return config, below(source.path.parent, directory)
-
-
-def _sound(kind: type[_Kind], written: Written, wrong: Collection[str]) -> _Kind | None:
-    """What is left without the `wrong` keys, so that all that is wrong elsewhere is told at once."""
-    try:
-        return kind.model_validate({key: value for key, value in written.items() if key not in wrong})
-    except ValidationError:
-        return None
-
-
-def _check_fallback(source: Source, fallback: str, names: list[str]) -> None:
-    if fallback not in names:
-        close = difflib.get_close_matches(fallback, names, n=1)
-        hint = f"did you mean {shown(close[0])}?" if close else "write the name of a preset, or null"
-        source.complain(("fallback",), f"cannot fall back on {shown(fallback)}: no model has that name; {hint}")
-
-
-_DEFAULT_PRESETS: str = Config.model_fields["presets"].default
-_DEFAULT_MODELS: str = Config.model_fields["models_dir"].default
-
-
-def _models_directory(config: Path, written: str) -> Path:
-    return Path(absolute(config.parent, written))
-
-
-def _default_directory(path: Path) -> Path | None:
-    directory = path.parent / _DEFAULT_PRESETS
-    return directory if os.path.isdir(directory) else None  # noqa: PTH112  # Path.is_dir may raise PermissionError
 
 
 def _presets_files(files: Files, directory: Path, config: Path, sources: list[Source]) -> list[Path]:
@@ -328,7 +274,7 @@ def _load_preset(source: Source, name: str, written: Written, models: Models) ->
             source.complain((*entry.keys, *keys), message)
     entry.preset = None if found else preset
     # Where the file is missing any will do: what is asked of it is what its program says to the rest.
-    entry.sound = preset if not found else _sound(Preset, {"model": "/", **body, "name": name}, entry.wrong - {"model"})
+    entry.sound = preset if not found else sound(Preset, {"model": "/", **body, "name": name}, entry.wrong - {"model"})
     return entry
 
 

@@ -20,6 +20,9 @@ GRACE_SECONDS = 24 * 3600
 def environment(runtime: Path, state: Path, web: Web) -> dict[str, str]:
     """The web tier's environment."""
     root = Path(__file__).resolve().parents[1]
+    certificate = {}
+    if web.tls is not None:
+        certificate = {"LLAMA_ROUTER_CERTIFICATE": web.tls.certificate, "LLAMA_ROUTER_CERTIFICATE_KEY": web.tls.key}
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
@@ -30,5 +33,7 @@ def environment(runtime: Path, state: Path, web: Web) -> dict[str, str]:
         "LLAMA_ROUTER_WORKERS": str(web.workers),
         "LLAMA_ROUTER_CORS_ORIGINS": " ".join(web.cors_origins),
         "LLAMA_ROUTER_GRACE": str(GRACE_SECONDS),
+        "LLAMA_ROUTER_TRUSTED_PROXIES": " ".join(web.trusted_proxies),
+        **certificate,
         "GUNICORN_CMD_ARGS": "",
     }

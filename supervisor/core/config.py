@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, WithJsonSchema
@@ -120,6 +120,16 @@ def _origin(value: object) -> str:
     )
 
 
+def _network(value: object) -> str:
+    try:
+        return str(ip_network(value if isinstance(value, str) else ""))
+    except ValueError:
+        pass
+    raise ValueError(
+        f"cannot trust {shown(value)} as a reverse proxy: write its address or network, such as 127.0.0.1 or 10.0.0.0/8"
+    )
+
+
 _WORKERS = spelling.either(spelling.whole(1, MAX_WORKERS), spelling.AUTO)
 _FLAG_OR_AUTO = spelling.either(spelling.FLAG, spelling.AUTO)
 
@@ -131,11 +141,25 @@ Origin = Annotated[
     BeforeValidator(_origin),
     WithJsonSchema({"type": "string", "pattern": f"^({_ORIGIN})$", "examples": ["https://chat.example.org"]}),
 ]
+Network = Annotated[
+    str,
+    BeforeValidator(_network),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$", "examples": ["127.0.0.1"]}),
+]
 Budget = Annotated[
     int | Auto,
     BeforeValidator(_size_or_auto),
     WithJsonSchema(spelling.either(*spelling.SIZE["anyOf"], spelling.AUTO)),
 ]
+
+
+class Tls(Strict):
+    """What the web tier shows to be who it is. Both files are PEM and may be replaced while it runs."""
+
+    certificate: Filled
+    """The certificate, with those of its issuers behind it, relative to this file."""
+    key: Filled
+    """Its private key, without a password, relative to this file."""
 
 
 class Web(Strict):
@@ -147,6 +171,10 @@ class Web(Strict):
     """Pages that may use models: origins such as https://chat.example.org, localhost for this machine's own, or *."""
     edit_commands: Flag = False
     """Whether the dashboard may change what decides on programs and files: command, binary, env, and some options."""
+    tls: Annotated[Tls, Dictionary] | None = None
+    """The certificate to serve https with; without it, http."""
+    trusted_proxies: Annotated[tuple[Network, ...], Sequence] = ()
+    """Addresses or networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
 
 
 class Log(Strict):

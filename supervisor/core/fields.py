@@ -9,8 +9,8 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, get_args
+from collections.abc import Collection, Iterable, Mapping
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +32,8 @@ Path = tuple[int | str, ...]
 
 MAX_DEPTH = 100
 MAX_INT = 2**31 - 1
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Strict(BaseModel):
@@ -168,6 +170,14 @@ def complaints(model: type[BaseModel], error: ValidationError, limit: int = 100)
     return found
 
 
+def sound(kind: type[Kind], written: Mapping[str, object], wrong: Collection[str]) -> Kind | None:
+    """What is left of `written` without its `wrong` keys, so that all that is wrong elsewhere is told at once."""
+    try:
+        return kind.model_validate({key: value for key, value in written.items() if key not in wrong})
+    except ValidationError:
+        return None
+
+
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The message about a key that nothing reads."""
     candidates = list(known)
@@ -184,6 +194,8 @@ def _plain_words(model: type[BaseModel], path: Path, detail: Mapping[str, Any]) 
             return str(context["error"])
         case "extra_forbidden":
             return unknown_key(str(path[-1]), _model_at(model, path[:-1]).model_fields.keys() - {"name"})
+        case "missing":
+            return f"cannot do without {shown(str(path[-1]))}: write it too"
         case "literal_error":
             return f"cannot be {given}: write {context['expected'].replace(chr(39), '')}"
         case "greater_than_equal":

@@ -65,6 +65,7 @@ def _inside(model: type[BaseModel], known: Container[str]) -> Iterator[type[Base
         pending += get_args(kind)
         if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.__name__ in known:
             yield kind
+            pending += [info.annotation for info in kind.model_fields.values()]
 
 
 def _mapping(schema: Schema, model: type[BaseModel]) -> Schema:
@@ -74,14 +75,20 @@ def _mapping(schema: Schema, model: type[BaseModel]) -> Schema:
         for key, info in model.model_fields.items()
         if (model, key) != (Preset, "name")
     }
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+    required = [key for key in properties if model.model_fields[key].is_required()]
+    return {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        **({"required": required} if required else {}),
+    }
 
 
 def _property(schema: Schema, info: FieldInfo) -> Schema:
     value = {key: part for key, part in _plain(schema).items() if key not in ("default", "description")}
     if Sequence in info.metadata or Dictionary in info.metadata:
         value = _or_null(value)
-    default = _written(info.get_default(call_default_factory=True), _is_size(value))
+    default = None if info.is_required() else _written(info.get_default(call_default_factory=True), _is_size(value))
     return {"description": info.description, **value, **({} if default is None else {"default": default})}
 
 

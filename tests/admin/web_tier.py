@@ -74,7 +74,8 @@ class WebTier:
     """A running web tier, whose pages are asked for by an admin unless a request has a Cookie of its own. `notices`
     are the sd_notify datagrams that came until it was ready.
 
-    `constants` replaces those of its modules, in each worker: {"admin.body.PIECE": 1}.
+    `constants` replaces those of its modules, in each worker: {"admin.body.PIECE": 1}. `environment` is added to what
+    the supervisor would set.
     """
 
     runtime_dir: Path
@@ -84,6 +85,7 @@ class WebTier:
     cors_origins: str = "localhost"
     notices: list[bytes] = field(default_factory=list)
     constants: dict[str, float] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def state_dir(self) -> Path:
@@ -114,6 +116,7 @@ class WebTier:
             "LLAMA_ROUTER_GRACE": str(self.grace),
             "LLAMA_ROUTER_CORS_ORIGINS": self.cors_origins,
             "NOTIFY_SOCKET": str(notify_path),
+            **self.environment,
         }
         self.log = (self.runtime_dir / "web.log").open("w+b")
         self.process = subprocess.Popen(self._argv(), env=environment, pass_fds=(fd,), stderr=self.log, stdout=self.log)

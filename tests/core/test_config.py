@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from supervisor.core.config import UNACTED, Config, Listen, Log, Web, parse_listen
+from supervisor.core.config import UNACTED, Config, Listen, Log, Tls, Web, parse_listen
 from supervisor.core.fields import complaints
 
 
@@ -30,7 +30,13 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "fallback": None,
         "max_wait": 10.0,
         "queue_limit": 512,
-        "web": {"workers": "auto", "cors_origins": ("localhost",), "edit_commands": False},
+        "web": {
+            "workers": "auto",
+            "cors_origins": ("localhost",),
+            "edit_commands": False,
+            "tls": None,
+            "trusted_proxies": (),
+        },
         "log": {"journal": "auto", "directory": None, "keep": 50 * 2**20},
     }
 
@@ -96,6 +102,8 @@ def test_any_address_is_read_or_refused(written: str) -> None:
         ("memory", None, {}),
         ("web", {"workers": 3}, Web(workers=3)),
         ("web", {"cors_origins": None}, Web(cors_origins=())),
+        ("web", {"tls": {"certificate": "c", "key": "k"}}, Web(tls=Tls(certificate="c", key="k"))),
+        ("web", {"trusted_proxies": ["10.0.0.0/8", "::1"]}, Web(trusted_proxies=("10.0.0.0/8", "::1/128"))),
         *[
             ("web", {"cors_origins": [word]}, Web(cors_origins=(word,)))
             for word in (
@@ -139,6 +147,17 @@ def test_keys_that_are_read(key: str, written: object, value: object) -> None:
             ("web.cors_origins.0", {"web": {"cors_origins": [word]}}, "write one such as https://chat.example.org")
             for word in ("", "chat.example.org", "https://a/", "https://a b", "https://*.a", "https://u@a", "null", 1)
         ],
+        *[
+            ("web.trusted_proxies.0", {"web": {"trusted_proxies": [word]}}, "write its address or network, such as")
+            for word in ("", "localhost", "10.0.0.1/8", "10.0.0.0/33", 1, None, "unix")
+        ],
+        ("web.tls.key", {"web": {"tls": {"certificate": "c"}}}, "cannot do without 'key': write it too"),
+        ("web.tls.certificate", {"web": {"tls": {"certificate": "", "key": "k"}}}, "empty"),
+        (
+            "web.tls.cert",
+            {"web": {"tls": {"certificate": "c", "key": "k", "cert": "c"}}},
+            "known are certificate, key",
+        ),
         ("log.journal", {"log": {"journal": 1}}, "write true or false"),
         ("log", {"log": "x"}, "as a mapping"),
         ("listn", {"listn": 1}, "did you mean 'listen'?"),

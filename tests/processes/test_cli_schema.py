@@ -146,8 +146,9 @@ ELSEWHERE = re.compile(
     r"cannot be (given for|missing)|cannot read '.*: (No such file|Is a directory|File name too long|Not a directory|"
     r"it is not a regular file)|cannot tell the program|cannot listen on both|cannot use alias|, which is longer"
 )
-# What it calculates or compares: a schema sees some of it.
+# What it calculates or compares: a schema sees some of it. To JSON Schema 1.0 is a whole number.
 CALCULATED = re.compile(
+    r"cannot read -?[0-9.e+]+ as text|"
     r"it must be 0 to|cannot be 0|more than 0|as a whole number|a plain number is whole bytes|cannot listen on |"
     r"as a name: it must be printable|NUL character|cannot run "
 )
