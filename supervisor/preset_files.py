@@ -118,10 +118,11 @@ class PresetFiles:
 
     def _save(self, message: Message, answer: Answer) -> None:
         path, data, base = self._path(message), _data(message), message.get("base")
+        by = message.get("by")
 
         def go_on(tried: Tried) -> None:
             try:
-                self._replace(path, data, base, tried, answer)
+                self._replace(path, data, base, tried, answer, by if isinstance(by, str) else None)
             except Refused as refused:
                 answer(refused)
 
@@ -130,7 +131,7 @@ class PresetFiles:
         else:
             self._tried(path, data, True, go_on)
 
-    def _replace(self, path: Path, data: bytes | None, base: Any, tried: Tried, answer: Answer) -> None:
+    def _replace(self, path: Path, data: bytes | None, base: Any, tried: Tried, answer: Answer, by: str | None) -> None:
         """Headers may have been read meanwhile, and the file changed."""
         current = _present(path)
         if (conflict := _conflict(current, base)) is not None:
@@ -139,7 +140,7 @@ class PresetFiles:
             return answer({"outcome": "refused", **self._told(path, tried)})
         try:
             if current is not None and data != current.data:
-                self._history.keep(path.name, current.data)
+                self._history.keep(path.name, current.data, data or b"", by)
         except OSError as error:
             why = f"what {path.name} holds can't be kept in the state directory: {error.strerror or error}"
             raise _refused(f"cannot save: {why}; nothing was changed", 507) from None
@@ -168,8 +169,9 @@ class PresetFiles:
     def _tell_history(self, message: Message, answer: Answer) -> None:
         name, at = self._path(message).name, message.get("at")
         if at is None:
+            told = ("at", "sha", "size", "added", "removed", "by")
             versions = self._history.versions(name)
-            answer({"versions": [{"at": each.at, "sha": each.sha, "size": each.size} for each in versions]})
+            answer({"versions": [{key: getattr(each, key) for key in told} for each in versions]})
             return
         try:
             data = self._history.content(name, at) if isinstance(at, int) else None
@@ -219,6 +221,7 @@ class PresetFiles:
         told = None if tried.new is None or tried.fresh else self._configured.told(tried.new)
         notices = [] if tried.new is None else self._noticed(path, tried.new, tried.fresh)
         return {
+            "savable": not tried.fresh,
             "problems": _problems(path, tried.problems),
             "notices": _problems(path, notices),
             "changes": None if told is None else asdict(told),

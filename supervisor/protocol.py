@@ -40,15 +40,17 @@ withdraws a queued one.
     → {"op": "file", "file": "chat.yaml"}
     ← {"ok": true, "path": "/etc/…/presets.d/chat.yaml", "text": "…", "sha": "9f86…"}
     → {"op": "try", "file": "chat.yaml", "text": "…"}
-    ← {"ok": true, "problems": [{"file", "line", "field", "message", "here": true}], "notices": […],
+    ← {"ok": true, "savable": true, "problems": [{"file", "line", "field", "message", "here": true}], "notices": […],
        "changes": {…} | null, "words": "a reload would: …" | null}
-    → {"op": "save", "file": "chat.yaml", "text": "…", "base": "9f86…"}
+    → {"op": "save", "file": "chat.yaml", "text": "…", "base": "9f86…", "by": "192.0.2.7" | null}
     ← {"ok": true, "outcome": "saved", "sha": "60ab…", "problems": […], "notices": […], "changes": {…} | null,
        "words": "reloaded: …" | null}
-    ← {"ok": true, "outcome": "refused", "problems": […], "notices": [], "changes": null, "words": null}
+    ← {"ok": true, "outcome": "refused", "savable": false, "problems": […], "notices": [], "changes": null,
+       "words": null}
     ← {"ok": true, "outcome": "conflict", "text": "…" | null, "sha": "2c26…" | null}
     → {"op": "history", "file": "chat.yaml"}
-    ← {"ok": true, "versions": [{"at": 1760000000000000000, "sha": "2c26…", "size": 498}]}
+    ← {"ok": true, "versions": [{"at": 1760000000000000000, "sha": "2c26…", "size": 498, "added": 3, "removed": 1,
+                                 "by": "192.0.2.7" | null}]}
     → {"op": "history", "file": "chat.yaml", "at": 1760000000000000000}
     ← {"ok": true, "text": "…", "sha": "2c26…"}
     → {"op": "schema"}
@@ -60,8 +62,9 @@ is another one by then, that is a conflict. What would make problems is refused,
 those that all files would have, `here` those of this one. What is saved is applied as by "reload", but for problems
 that other files have (`changes` is null then). `why_not` says what keeps a file from being edited in this way. Where
 `web.edit_commands` of config.yaml is false, what decides on programs may not be added or changed, see core/guarded.py;
-"try" runs no program that is not in use. The versions of "history" are what was replaced at those times, in ns. The
-`file` "@config" is config.yaml, which can only be read.
+"try" runs no program that is not in use; a save is refused where nothing is `savable`. The versions of "history" are
+what was replaced at those times, in ns, by saves from `by` that added and removed so many lines. The `file` "@config"
+is config.yaml, which can only be read.
 
 "facts" are the same for as long as `revision` of the status object is: see core/facts.py.
 `wait` answers when it is done, not accepted. `strict` refuses to load what runs and to unload what does not. `autoload`

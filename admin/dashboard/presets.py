@@ -28,6 +28,14 @@ MAX_BODY = 8 * 2**20
 # Headers of model files may have to be read for it, and programs asked.
 SAVE_SECONDS = 90.0
 EMPTY = "models:\n"
+# Valid as it is: what is to be filled in is a comment.
+TEMPLATE = """\
+# Take the "#" away below, and name the model and its file.
+models:
+#  my-model:
+#    model: /srv/models/my-model.gguf
+#    context: 8192
+"""
 MOST_CONTEXT = 16384
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 
@@ -69,6 +77,7 @@ def act() -> BaseResponse | str:
         return redirect(url_for("presets.index", file=None if action == "delete" else name), code=303)
     if answer["outcome"] == "conflict":
         edited |= {"sha": answer["sha"], "theirs": answer["text"] or "(the file was removed)"}
+        answer = _try(name, None if action == "delete" else text)
     return make_response(_page(ask("files"), **edited, answer=answer), 409 if "theirs" in edited else 422)
 
 
@@ -124,7 +133,7 @@ def _try(name: Any, text: Any) -> Message:
 def _save(name: Any, text: Any, base: Any) -> Message:
     with connect() as client:
         client.wait_at_most(SAVE_SECONDS)
-        return _worded(client.call("save", file=name, text=text, base=base))
+        return _worded(client.call("save", file=name, text=text, base=base, by=request.remote_addr or None))
 
 
 def _worded(answer: Message) -> Message:
@@ -151,10 +160,21 @@ def _opened(known: Message, name: str) -> Message:
 def _page(known: Message, *, file: str | None = None, answer: Message | None = None, **shown: Any) -> str:
     versions = ask("history", file=file)["versions"] if file and file != CONFIG and not shown.get("read_only") else []
     for version in versions:
-        version |= times(version["at"] / 1e9) | {"words": readable_size(version["size"])}
+        version |= times(version["at"] / 1e9) | {"words": _changed(version)}
     return render_template(
         "presets.html", known=known, file=file, answer=answer, versions=versions, config=CONFIG, found=_found(), **shown
     )
+
+
+def _changed(version: Message) -> str:
+    """What the save that ended a version did, such as "3 lines added, 1 removed"."""
+    added, removed = version["added"], version["removed"]
+    if added is None:
+        return "replaced"
+    lines = f"{added or removed} {'line' if (added or removed) == 1 else 'lines'}"
+    if added and removed:
+        return f"{lines} added, {removed} removed"
+    return f"{lines} added" if added else f"{lines} removed" if removed else "lines moved"
 
 
 def _found() -> list[Message]:
@@ -179,7 +199,7 @@ def _new(known: Message, model: str) -> str:
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip(".-_")[:80] or "new"
     name = next(each for number in range(1, 10**6) if (each := _numbered(stem, number)) not in names)
     found = next((each for each in _found() if each["name"] == model), None)
-    text = EMPTY + "  my-model:\n    model: /srv/models/my-model.gguf\n"
+    text = TEMPLATE
     if found is not None:
         key = model if _PLAIN.fullmatch(model) else json.dumps(model, ensure_ascii=False)
         context = min(found["context"] or MOST_CONTEXT, MOST_CONTEXT)

@@ -19,6 +19,13 @@ FILES = [
     {"file": "a.yaml", "size": 5, "sha": "aa", "models": ["a", "b/c"], "why_not": None},
     {"file": "l.yaml", "size": None, "sha": None, "models": [], "why_not": "it is a symbolic link"},
 ]
+VERSION = {"at": 1760000000123456789, "sha": "bb", "size": 2048}
+VERSIONS = [
+    VERSION | {"added": 3, "removed": 1, "by": "192.0.2.7"},
+    VERSION | {"added": 0, "removed": 1, "by": None},
+    VERSION | {"added": 0, "removed": 0, "by": None},
+    VERSION | {"added": None, "removed": None, "by": None},
+]
 PROBLEM = {"file": "a.yaml", "line": 3, "field": "models.a.x", "message": "unknown <key>", "here": True}
 OTHER = {"file": "/etc/b.yaml", "line": 1, "field": None, "message": "broken", "here": False}
 
@@ -33,7 +40,7 @@ def _files(supervisor: FakeSupervisor) -> None:
     def history(message: Any) -> Any:
         if "at" in message:
             return protocol.ok(text="older", sha="bb")
-        return protocol.ok(versions=[{"at": 1760000000123456789, "sha": "bb", "size": 2048}])
+        return protocol.ok(versions=VERSIONS)
 
     supervisor.answers |= {
         "files": lambda _: protocol.ok(directory="/etc/presets.d", edit_commands=False, files=FILES),
@@ -57,7 +64,9 @@ def test_the_first_file_is_open(web: WebTier) -> None:
         "file": "a.yaml",
         "base": "aa",
     }
-    assert "2.0 KiB" in text(answer)
+    for words in ("3 lines added, 1 removed, from 192.0.2.7", "1 line removed", "lines moved", "replaced"):
+        assert words in text(answer)
+    assert "2025-10-09 08:53 UTC" in text(answer)
 
 
 def test_an_older_version_is_to_be_saved_over_what_is_there(web: WebTier, supervisor: FakeSupervisor) -> None:
@@ -126,13 +135,17 @@ def test_a_form_that_is_not_saved(
     web: WebTier, supervisor: FakeSupervisor, kind: str, fields: Any, status: int, shown: str
 ) -> None:
     supervisor.answers["save"] = outcome(kind, **fields)
+    supervisor.answers["try"] = outcome(None, words="a reload would: add a")
     answer = web.request("POST", "/ui/presets", b"action=save&file=a.yaml&base=aa&text=x%0D%0Ay", FORM)
     assert answer.status == status
     check_page(answer)
     assert shown in text(answer)
     assert b">\nx\ny</textarea>" in answer.body
-    assert supervisor.of("save") == [{"op": "save", "file": "a.yaml", "text": "x\r\ny", "base": "aa"}]
+    assert supervisor.of("save") == [
+        {"op": "save", "file": "a.yaml", "text": "x\r\ny", "base": "aa", "by": "127.0.0.1"}
+    ]
     if kind == "conflict":
+        assert "A save would: add a" in text(answer)
         assert f'id="base" value="{fields["sha"] or ""}"'.encode() in answer.body
 
 

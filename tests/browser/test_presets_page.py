@@ -63,25 +63,14 @@ def test_an_error_is_shown_fixed_previewed_saved_and_the_model_restarts(visit: O
     page.get_by_text(re.compile("^History .1")).click()
     page.get_by_role("button", name="Compare").first.click()
     expect(page.locator(".diff ins")).to_have_text("+     threads: 1\n")
-    page.get_by_role("button", name="Put this version into the editor").click()
+    expect(page.locator(".legend").last).to_have_text(
+        re.compile("^− 0 only before the save of .*, . 1 only in the editor$")
+    )
+    page.get_by_role("button", name="Restore this version").click()
+    expect(page.locator("#saved")).to_have_text(re.compile("^what it was before .*; not saved$"))
     expect(page.locator("#text")).to_have_value(TEXT.format(gguf()))
     page.locator("#text").press("Control+z")
     expect(page.locator("#text")).to_have_value(re.compile("threads: 1"))
-
-
-def test_a_file_that_changes_meanwhile(visit: Open, router: Served) -> None:
-    page = visit(router, PATH)
-    type_at_the_end(page, "    threads: 1")
-    page.keyboard.press("Escape")
-    theirs = TEXT.format(gguf()) + "    pinned: true\n"
-    router.write(MODEL, theirs)
-    expect(page.get_by_role("alert")).to_contain_text("The file changed on disk meanwhile.")
-    expect(page.locator(".diff del")).to_have_text(["−     pinned: true\n"])
-    page.get_by_role("button", name="Keep mine").click()
-    expect(page.locator("#outcome")).to_contain_text("Saved:")
-    assert "pinned" not in (router.presets / f"{MODEL}.yaml").read_text()
-    router.write(MODEL, theirs)  # and with nothing to lose it is just shown
-    expect(page.locator("#text")).to_have_value(theirs)
 
 
 def test_completion_by_keyboard(visit: Open, router: Served) -> None:
@@ -132,8 +121,15 @@ def test_what_runs_programs_is_refused(visit: Open, router: Served) -> None:
     page = visit(router, PATH)
     type_at_the_end(page, "    env: {LD_PRELOAD: /tmp/x.so}")
     expect(page.locator(".colours .beside")).to_contain_text("edit_commands: true")
-    page.get_by_role("button", name="Save").click()
+    save = page.get_by_role("button", name="Save")
+    expect(save).to_be_disabled()
+    expect(save).to_have_accessible_description("Fix the problems first.")
     expect(page.locator("#outcome")).to_contain_text("1 problem")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    page.locator("#text").press("Control+s")
+    expect(page.locator("#saved")).to_have_text("not saved: Fix the problems first.")
+    assert asked == ["try"]
     assert (router.presets / f"{MODEL}.yaml").read_text() == TEXT.format(gguf())
 
 

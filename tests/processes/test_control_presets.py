@@ -38,7 +38,7 @@ def sha(supervisor: Supervisor, file: str) -> str:
 
 def test_a_new_file_is_saved_and_in_use_at_once(supervisor: Supervisor, weights: Path) -> None:
     tried = supervisor.call("try", file="a.yaml", text=text(weights))
-    assert (tried["problems"], tried["changes"]["added"]) == ([], ["a"])
+    assert (tried["savable"], tried["problems"], tried["changes"]["added"]) == (True, [], ["a"])
     assert not (supervisor.presets / "a.yaml").exists()
     saved = save(supervisor, "a.yaml", text(weights), None)
     assert (saved["outcome"], saved["changes"]["added"]) == ("saved", ["a"])
@@ -54,7 +54,9 @@ def test_a_new_file_is_saved_and_in_use_at_once(supervisor: Supervisor, weights:
 def test_what_is_wrong_is_told_with_its_line_and_never_written(supervisor: Supervisor, weights: Path) -> None:
     first = save(supervisor, "a.yaml", text(weights), None)["sha"]
     wrong = text(weights, contxt=5)
-    problem = supervisor.call("try", file="a.yaml", text=wrong)["problems"][0]
+    tried = supervisor.call("try", file="a.yaml", text=wrong)
+    assert tried["savable"] is False
+    problem = tried["problems"][0]
     assert (problem["line"], problem["field"], problem["here"]) == (5, "models.a.contxt", True)
     assert "did you mean 'context'?" in problem["message"]
     answer = save(supervisor, "a.yaml", wrong, first)

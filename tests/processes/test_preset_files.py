@@ -45,6 +45,17 @@ def test_history_keeps_each_content_once_in_a_row(tmp_path: Path) -> None:
     assert kept(History(tmp_path / "h"), "b.yaml") == []
 
 
+def test_history_knows_what_a_save_changed_and_where_it_came_from(tmp_path: Path) -> None:
+    history = History(tmp_path / "h")
+    history.keep("a.yaml", b"1\n2\n2\n", b"2\n1\n3\n4\n", "2001:db8::7")
+    history.keep("a.yaml", b"2\n1\n3\n4\n", b"", "../../etc/x")
+    folder = tmp_path / "h" / "a.yaml"
+    (folder / f"5-{file_history.sha_of(b'old')}").write_bytes(b"old")
+    found = [(version.added, version.removed, version.by) for version in history.versions("a.yaml")]
+    assert found == [(0, 4, None), (2, 1, "2001:db8::7"), (None, None, None)]
+    assert kept(history) == [b"2\n1\n3\n4\n", b"1\n2\n2\n", b"old"]
+
+
 def test_history_forgets_the_oldest_of_a_file(tmp_path: Path) -> None:
     history = History(tmp_path / "h")
     for number in range(60):

@@ -5,8 +5,10 @@ import { States, line } from "./yaml_highlight.js";
 
 const INDENT = "  ";
 const BEYOND = 12; // lines drawn above and below those in sight
+const LONGEST = 4000; // characters of a line; a text with a longer one has no colours, for they are drawn by whole lines
 
 export class Editor {
+  #root;
   #area;
   #colours;
   #gutter;
@@ -19,6 +21,7 @@ export class Editor {
 
   // `changed` is called after each change of the text.
   constructor(root, changed) {
+    this.#root = root;
     this.#area = root.querySelector("textarea");
     this.#colours = root.querySelector(".colours");
     this.#gutter = root.querySelector(".gutter");
@@ -87,7 +90,9 @@ export class Editor {
 
   #read() {
     this.#lines = this.#area.value.split("\n");
-    this.#states.update(this.#lines);
+    const isLong = this.#lines.some((each) => each.length > LONGEST);
+    this.#root.classList.toggle("plain", isLong);
+    this.#states.update(isLong ? [] : this.#lines);
     this.#later();
   }
 
@@ -102,11 +107,12 @@ export class Editor {
     const { scrollTop, scrollLeft, clientHeight } = this.#area;
     const first = Math.max(0, Math.floor(scrollTop / this.#lineHeight) - BEYOND);
     const last = Math.min(this.#lines.length, Math.ceil((scrollTop + clientHeight) / this.#lineHeight) + BEYOND);
+    const isPlain = this.#root.classList.contains("plain");
     const rows = [];
     const numbers = [];
     for (let at = first; at < last; at += 1) {
       const messages = this.#problems.get(at + 1);
-      rows.push(this.#row(at, messages));
+      if (!isPlain) rows.push(this.#row(at, messages));
       numbers.push(this.#number(at, messages));
     }
     const down = first * this.#lineHeight - scrollTop;

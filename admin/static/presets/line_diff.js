@@ -53,6 +53,12 @@ export function diff(old, fresh) {
   ];
 }
 
+// How many lines are only in `old` (gone) and only in `fresh`.
+export function changed(old, fresh) {
+  const kinds = diff(old, fresh).map(([kind]) => kind);
+  return { gone: kinds.filter((kind) => kind === "gone").length, fresh: kinds.filter((kind) => kind === "new").length };
+}
+
 const SIGNS = { same: "  ", gone: "− ", new: "+ " };
 const NEAR = 3;
 

@@ -2,41 +2,24 @@
 // when the file changes on disk.
 
 import { follow, say, tick } from "../live.js";
+import { Away, ask, element } from "./asking.js";
 import { Completion } from "./completion.js";
+import { conflictBox } from "./conflict.js";
 import { Editor } from "./editor.js";
-import { shown } from "./line_diff.js";
+import { Outcome } from "./outcome.js";
+import { Versions } from "./versions.js";
 
 const QUIET_MS = 300;
 const TICK_MS = 10000;
-const CHECKING = "Checking …";
+const KEPT = "What you wrote is still here.";
 
 document.documentElement.classList.add("scripted");
 const form = document.getElementById("edit");
 
-async function ask(path, body) {
-  const options = { headers: { Accept: "application/json" } };
-  if (body !== undefined) {
-    options.method = "POST";
-    options.headers["Content-Type"] = "application/json";
-    options.body = JSON.stringify(body);
-  }
-  const answer = await fetch(path, options);
-  const said = await answer.json();
-  if (!answer.ok) throw new Error(said.error?.message ?? answer.statusText);
-  return said;
-}
-
-function element(tag, text, fields = {}) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  return Object.assign(made, fields);
-}
-
 class Page {
   #editor = new Editor(document.getElementById("editor"), () => this.#changed());
   #base = document.getElementById("base").value || null;
-  #outcome = document.getElementById("outcome");
-  #problems = document.getElementById("problems");
+  #outcome = new Outcome(this.#editor);
   #conflict = document.getElementById("conflict");
   #state = document.getElementById("saved");
   #save = document.getElementById("save");
@@ -44,9 +27,12 @@ class Page {
   #saved = form.dataset.new || form.dataset.restored ? null : this.#editor.text; // what is on disk, as far as known
   #timer = null;
   #asking = null; // the check that is under way
-  #stale = false;
+  #judged = null; // what the last check was of, {file, text, savable}
   #saving = false;
-  #theirs = null; // what the last conflict showed
+  #unsure = false; // a save or a check was not answered, or the file could not be read
+  #theirs; // the sha that the last conflict showed
+  #restored = null; // which version of the history was put into the editor, {text, words}
+  #versions;
 
   constructor() {
     this.#show();
@@ -58,9 +44,12 @@ class Page {
         this.save();
       }
     });
-    document.getElementById("name").addEventListener("input", () => this.#changed());
+    document.getElementById("name").addEventListener("input", () => this.#renamed());
     window.addEventListener("beforeunload", (event) => { if (this.#dirty) event.preventDefault(); });
-    for (const button of form.querySelectorAll(".compare")) button.addEventListener("click", () => this.#compare(button));
+    this.#versions = new Versions(form, this.#editor, () => this.#file, (words) => {
+      this.#restored = { text: this.#editor.text, words };
+      this.#show();
+    });
     ask("/ui/presets/schema").then((schema) => new Completion(this.#editor, document.getElementById("editor"), schema), () => {});
     if (this.#saved === null) this.#changed();
   }
@@ -73,11 +62,29 @@ class Page {
     return !this.#readOnly && this.#editor.text !== this.#saved;
   }
 
+  // Why there is nothing to be saved; "" if there is. Save can be reached all the same, so that this can be read.
+  get #whyNot() {
+    if (this.#saving) return "It is being saved.";
+    if (!this.#dirty) return "Nothing has changed.";
+    if (this.#conflict.hasChildNodes()) return "Choose first whose text it is to be.";
+    return this.#verdict?.savable === false ? "Fix the problems first." : "";
+  }
+
+  // The last check, if it was of what is there now.
+  get #verdict() {
+    const { file, text } = this.#judged ?? {};
+    return file === this.#file && text === this.#editor.text ? this.#judged : null;
+  }
+
   #show() {
     if (this.#readOnly) return;
+    const why = this.#whyNot;
     this.#state.classList.toggle("dirty", this.#dirty);
-    this.#state.textContent = this.#dirty ? "not saved" : "";
-    this.#save.disabled = !this.#dirty || this.#saving;
+    const isRestored = this.#restored?.text === this.#editor.text;
+    this.#state.textContent = !this.#dirty ? "" : isRestored ? this.#restored.words : "not saved";
+    this.#save.setAttribute("aria-disabled", String(why !== ""));
+    this.#save.title = why;
+    document.getElementById("why").textContent = why;
   }
 
   #changed() {
@@ -86,50 +93,39 @@ class Page {
     this.#timer = setTimeout(() => this.#check(), QUIET_MS);
   }
 
-  // One check at a time; what was typed meanwhile is checked next.
+  // Another name of a new file is another file: whatever was there under the first one is of no interest.
+  #renamed() {
+    this.#base = null;
+    this.#theirs = undefined;
+    this.#conflict.replaceChildren();
+    this.#changed();
+  }
+
+  // Have what is there now checked. One check at a time; what was typed meanwhile is checked next.
   async #check() {
-    if (this.#asking) { this.#stale = true; return; }
-    if (!this.#dirty) { this.#tell({ problems: [], notices: [], words: "" }); return; }
-    const text = this.#editor.text;
-    if (!this.#outcome.textContent) this.#outcome.textContent = CHECKING;
+    clearTimeout(this.#timer);
+    const waits = this.#asking !== null;
+    while (this.#asking) await this.#asking;
+    if (waits && this.#verdict) return;
+    if (!this.#dirty) { this.#outcome.clear(); return; }
+    const [file, text] = [this.#file, this.#editor.text];
+    this.#outcome.checking();
+    this.#asking = this.#judge(file, text);
+    await this.#asking;
+    this.#asking = null;
+    this.#show();
+  }
+
+  async #judge(file, text) {
     try {
-      this.#asking = ask("/ui/presets/try", { file: this.#file, text });
-      const answer = await this.#asking;
-      if (this.#editor.text === text && !this.#saving) this.#tell(answer);
+      const answer = await ask("/ui/presets/try", { file, text });
+      this.#judged = { file, text, savable: answer.savable };
+      if (this.#verdict && !this.#saving) this.#outcome.tell(answer);
     } catch (error) {
-      if (!this.#saving) this.#fail(`Not checked: ${error.message}`);
-    } finally {
-      this.#asking = null;
-      if (this.#stale) { this.#stale = false; this.#check(); }
+      this.#judged = null;
+      this.#unsure ||= error instanceof Away;
+      if (!this.#saving) this.#outcome.fail(`Not checked: ${error.message}. ${KEPT}`);
     }
-  }
-
-  #tell({ problems, notices, words }) {
-    const here = problems.filter((problem) => problem.here);
-    this.#editor.mark(here);
-    const count = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
-    const text = words ?? (here.length > 0 ? `${count}: fix what is marked before it can be saved.` : `${count} in other files.`);
-    const line = element("p", text, { className: words === null ? "wrong" : "preview" });
-    if (text === "") this.#outcome.replaceChildren();
-    else if (this.#outcome.textContent !== text) this.#outcome.replaceChildren(line);
-    this.#problems.replaceChildren(...[...problems, ...notices].map((each) => this.#item(each, notices.includes(each))));
-    this.#editor.area.setAttribute("aria-invalid", String(here.length > 0));
-  }
-
-  #item(problem, isNotice) {
-    const item = element("li", "", { className: isNotice ? "notice-line" : "problem" });
-    if (problem.here && problem.line) {
-      const link = element("a", `line ${problem.line}`, { href: "#text" });
-      link.addEventListener("click", (event) => { event.preventDefault(); this.#editor.goTo(problem.line); });
-      item.append(link, ": ");
-    } else if (!problem.here) item.append(`${problem.file}${problem.line ? `, line ${problem.line}` : ""}: `);
-    if (problem.field) item.append(element("code", problem.field), " ");
-    item.append(isNotice ? `notice: ${problem.message}` : problem.message);
-    return item;
-  }
-
-  #fail(message) {
-    this.#outcome.replaceChildren(element("p", message, { className: "wrong" }));
   }
 
   #submit(event) {
@@ -138,18 +134,31 @@ class Page {
     else this.save();
   }
 
+  // What has not been found good is checked first: what is wrong may have been put right elsewhere meanwhile.
   async save() {
     if (this.#saving || !this.#dirty || !form.reportValidity()) return;
+    if (!this.#conflict.hasChildNodes() && !this.#verdict?.savable) await this.#check();
+    if (!this.#verdict) return; // it could not be checked, or was typed on
+    if (this.#whyNot) {
+      this.#state.textContent = `not saved: ${this.#whyNot}`;
+      return;
+    }
     const text = this.#editor.text;
     await this.#put(text, (answer) => {
-      this.#base = answer.sha;
-      this.#saved = text;
-      this.#theirs = null;
-      this.#conflict.replaceChildren();
-      this.#tell({ ...answer, words: answer.words ?? "Saved, but not in use: other files have problems." });
-      if (form.dataset.new) this.#settle();
-      this.#refreshFiles();
+      this.#kept(text, answer.sha);
+      this.#outcome.tell({ ...answer, words: answer.words ?? "Saved, but not in use: other files have problems." });
     });
+  }
+
+  // The file holds that text.
+  #kept(text, sha) {
+    this.#base = sha;
+    this.#saved = text;
+    this.#theirs = undefined;
+    this.#conflict.replaceChildren();
+    if (form.dataset.new) this.#settle();
+    this.#show();
+    this.#refreshFiles();
   }
 
   async #remove() {
@@ -179,10 +188,13 @@ class Page {
     try {
       const answer = await ask("/ui/presets/save", { file: this.#file, text, base: this.#base });
       if (answer.outcome === "saved") done(answer);
-      else if (answer.outcome === "conflict") this.#conflicts(answer, text);
-      else this.#tell(answer);
+      else if (answer.outcome === "conflict") this.#meet(answer);
+      else this.#outcome.tell(answer);
     } catch (error) {
-      this.#fail(`Not saved: ${error.message}`);
+      const isAway = error instanceof Away;
+      this.#unsure ||= isAway || error.status === 409; // what is there is no file
+      const known = isAway ? "Whether it was saved is not known yet; this page looks once it is back." : "";
+      this.#outcome.fail(isAway ? `${error.message}. ${KEPT} ${known}` : `Not saved: ${error.message}`);
     } finally {
       this.#saving = false;
       this.#show();
@@ -199,54 +211,42 @@ class Page {
     document.title = `${form.dataset.file} · llama-router`;
   }
 
-  #conflicts({ text, sha }, mine) {
+  // The file is another one than that which is being edited: the same as what was written here, or a conflict.
+  #meet({ text, sha }) {
+    const mine = this.#editor.text;
+    if (text === mine) {
+      this.#kept(text, sha);
+      this.#outcome.clear("Saved: the file holds what is here.");
+      return;
+    }
     this.#theirs = sha;
-    const box = element("section", "", { className: "notice conflict" });
-    box.setAttribute("role", "alert");
-    const gone = text === null;
-    box.append(element("p", gone ? "The file was removed on disk meanwhile." : "The file changed on disk meanwhile. What you wrote is not saved."));
-    const take = element("button", gone ? "Discard mine" : "Take the file's", { type: "button", className: "quiet" });
-    const keep = element("button", "Keep mine", { type: "button" });
-    take.addEventListener("click", () => this.#take(text, sha));
-    keep.addEventListener("click", () => {
-      this.#base = sha;
-      this.#conflict.replaceChildren();
-      this.#saved = null;
-      this.save();
-    });
-    box.append(keep, " ", take);
-    if (!gone) box.append(element("p", "− only in the file, + only in yours:", { className: "legend" }), shown(text, mine ?? "", "Difference between the file and your text"));
-    this.#conflict.replaceChildren(box);
+    const isNew = form.dataset.new !== "";
+    const keep = () => this.#keep(text, sha);
+    const take = () => this.#take(text, sha);
+    this.#conflict.replaceChildren(conflictBox(this.#file, text, mine, isNew, { keep, take }));
+    this.#show();
+  }
+
+  // Mine is to replace theirs: told like any save what it would do, and not done before Save is pressed.
+  #keep(text, sha) {
+    this.#base = sha;
+    this.#saved = text;
+    this.#conflict.replaceChildren();
+    this.#judged = null;
+    this.#outcome.clear();
+    this.#changed();
+    this.#save.focus();
   }
 
   #take(text, sha) {
-    this.#conflict.replaceChildren();
     if (text === null) {
       this.#saved = this.#editor.text;
       location.assign("/ui/presets");
       return;
     }
-    this.#base = sha;
-    this.#saved = text;
-    this.#theirs = null;
     this.#editor.replaceAll(text);
-    this.#show();
+    this.#kept(text, sha);
     this.#check();
-  }
-
-  async #compare(button) {
-    const box = document.getElementById("compared");
-    try {
-      const { text } = await ask(`/ui/presets/file/${encodeURIComponent(this.#file)}?at=${button.dataset.at}`);
-      const restore = element("button", "Put this version into the editor", { type: "button", className: "quiet" });
-      restore.addEventListener("click", () => { this.#editor.replaceAll(text); box.replaceChildren(); });
-      box.replaceChildren(
-        element("p", "− only in that version, + only in the editor:", { className: "legend" }),
-        shown(text, this.#editor.text, "Difference between that version and the editor"), restore,
-      );
-    } catch (error) {
-      box.replaceChildren(element("p", error.message, { className: "wrong" }));
-    }
   }
 
   async #refreshFiles() {
@@ -258,10 +258,10 @@ class Page {
       if (!old || !fresh) return;
       if (old.tagName === "DETAILS") fresh.open = old.open;
       old.replaceWith(fresh);
-      for (const button of fresh.querySelectorAll(".compare")) button.addEventListener("click", () => this.#compare(button));
     };
     swap("files");
     swap("history");
+    this.#versions.dates();
   }
 
   // Where a link of a model's page leads.
@@ -269,22 +269,44 @@ class Page {
     if (line > 0) this.#editor.goTo(line);
   }
 
-  // Something changed: the models, or the file on disk.
+  // Something changed: the models, or the file on disk; or llama-router is back.
   async look() {
     if (this.#saving) return;
-    if (form.dataset.new || this.#readOnly) { await ask("/ui/presets/schema"); return; }
+    if (this.#readOnly) { await ask("/ui/presets/schema"); return; }
     const before = this.#base;
-    const { text, sha } = await ask(`/ui/presets/file/${encodeURIComponent(this.#file)}`);
-    if (sha === this.#base || before !== this.#base || this.#saving || sha === this.#theirs) return;
+    const found = await this.#found();
+    if (found === null) return;
+    const { text, sha } = found;
+    const wasUnsure = this.#unsure;
+    this.#unsure = false;
+    const isNews = before === this.#base && !this.#saving && sha !== this.#base && sha !== this.#theirs;
+    // Of a new file that others have made too, it is told when this one is saved.
+    if (isNews && !(form.dataset.new && text !== this.#editor.text)) this.#met(text, sha);
+    else if (wasUnsure) this.#check();
+  }
+
+  // The file on disk; null where that can't be edited, which is told.
+  async #found() {
+    try {
+      return await ask(`/ui/presets/file/${encodeURIComponent(this.#file)}`);
+    } catch (error) {
+      if (error instanceof Away) throw error;
+      this.#unsure = true;
+      this.#outcome.fail(`${error.message}. ${KEPT}`);
+      return null;
+    }
+  }
+
+  #met(text, sha) {
     if (this.#dirty || text === null) {
-      this.#conflicts({ text, sha }, this.#editor.text);
+      this.#meet({ text, sha });
       return;
     }
     this.#base = sha;
     this.#saved = text;
     this.#editor.load(text);
     this.#show();
-    this.#tell({ problems: [], notices: [], words: "The file changed on disk; this is what it holds now." });
+    this.#outcome.clear("The file changed on disk; this is what it holds now.");
     this.#refreshFiles();
   }
 }
