@@ -6,6 +6,7 @@ what the page has to know of the models, and the load that choosing one starts.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -26,6 +27,8 @@ blueprint = new_blueprint("playground")
 # Options of llama.cpp's servers with which they compute vectors or ranks, and no text.
 _NO_CHAT = re.compile(r"^(embeddings?|rerank|reranking) = (true|on|1)$", re.MULTILINE)
 ENDED = frozenset({"failed", "backoff"})
+# Keys of a request that the page has a field for.
+SETTINGS = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "stop")
 
 Json = dict[str, Any]
 
@@ -45,6 +48,21 @@ def models() -> Json:
     entries: Entries = current_app.extensions["models.entries"]
     told = zip(answer["models"], entries.of(answer["models"], answer), strict=True)
     return {"models": [choice(model, entry) for model, entry in told], "autoload": answer["autoload"]}
+
+
+@blueprint.get("/ui/playground/request")
+@needs(Role.VIEWER)
+def decided() -> Json:
+    """What the preset of ?model= decides whatever the page sends: {"set": {key: value as text}, "removed": [key]}.
+
+    Raises Refused: 404 unknown.
+    """
+    rows = ask("preset", model=request.args.get("model", ""))["preset"]
+    values = {row["key"]: row["value"] for row in rows}
+    removed = values.get("request.remove", "none")
+    gone = frozenset() if removed == "none" else frozenset(json.loads(removed))
+    given = {key: values[f"request.set.{key}"] for key in SETTINGS if f"request.set.{key}" in values}
+    return {"set": given, "removed": [key for key in SETTINGS if key in gone and key not in given]}
 
 
 @blueprint.post("/ui/playground/load")

@@ -9,6 +9,7 @@ import pytest
 from fake_supervisor import FakeSupervisor, model, reason
 from web_tier import Answer, WebTier
 
+from supervisor import protocol
 from supervisor.errors import Refused
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
@@ -151,3 +152,31 @@ def test_a_form_that_is_too_large(web: WebTier, supervisor: FakeSupervisor, leng
     answer = post(web, "load", "x" * length)
     assert answer.error["code"] == 413
     assert supervisor.of("load") == []
+
+
+ROWS = {
+    "request.set.temperature": "0.2",
+    "request.set.max_tokens": "100",
+    "request.set.user": "hidden",
+    "request.remove": '["seed", "user", "max_tokens"]',
+    "context": "2048",
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "decided"),
+    [
+        (ROWS, {"set": {"temperature": "0.2", "max_tokens": "100"}, "removed": ["seed"]}),
+        ({"request": "none"}, {"set": {}, "removed": []}),
+        ({"request.set": "none", "request.remove": "none"}, {"set": {}, "removed": []}),
+        ({"request.set": "none", "request.remove": '["none"]'}, {"set": {}, "removed": []}),
+    ],
+)
+def test_what_a_preset_decides(web: WebTier, supervisor: FakeSupervisor, rows: dict[str, str], decided: Any) -> None:
+    told = [{"key": key, "value": value} for key, value in rows.items()]
+    supervisor.answers["preset"] = lambda _: protocol.ok(preset=told)
+    cookie = web.cookie(role="viewer")
+    headers = JSON | {"Host": "x", "Cookie": cookie}
+    answer = web.request("GET", "/ui/playground/request?model=a%2F%C3%A9", headers=headers)
+    assert answer.json == decided
+    assert supervisor.of("preset") == [{"op": "preset", "model": "a/é"}]

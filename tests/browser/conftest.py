@@ -53,6 +53,16 @@ def router() -> Iterator[Served]:
         yield supervisor.start(until="READY=1")
 
 
+@pytest.fixture(scope="module")
+def page(router: Served, chromium: Browser) -> Iterator[Page]:
+    """A page under the dashboard's Content-Security-Policy, for what its modules do without a page of theirs."""
+    context = chromium.new_context(base_url=router.url)
+    page = context.new_page()
+    page.goto("/ui/login")
+    yield page
+    context.close()
+
+
 @pytest.fixture
 def visit(chromium: Browser) -> Iterator[Open]:
     """visit(router, path="/", role="admin", **context): a page in a browser of its own, signed in unless role is None.

@@ -1,7 +1,7 @@
 // Conversations as a JSON file. Pure.
 //
 //   {"format": "llama-router-conversations", "version": 1, "exported": ISO 8601, "conversations": [
-//     {"title": str, "model": str, "settings": {…as they are sent, and "system"}, "created": ms, "updated": ms,
+//     {"id"?: str, "title": str, "model": str, "settings": {…as they are sent, and "system"}, "created": ms, "updated": ms,
 //      "head": id | null, "messages": [
 //        {"id": str, "parent": id of an earlier message | null, "role": "user" | "assistant", "content": str,
 //         "created": ms, "attachments"?: [{"kind": "image" | "audio", "name": str, "url": "data:…", "format"?: str}],
@@ -21,8 +21,8 @@ export class Unusable extends Error {}
 
 // The document for [{conversation, messages}, …]. `now` in milliseconds.
 export function exported(pairs, now) {
-  const conversations = pairs.map(({ conversation: { id, ...facts }, messages }) => ({
-    ...facts,
+  const conversations = pairs.map(({ conversation, messages }) => ({
+    ...conversation,
     messages: inOrder(messages).map(({ conversation, updated, ...rest }) => rest),
   }));
   return { format: FORMAT, version: VERSION, exported: new Date(now).toISOString(), conversations };
@@ -42,7 +42,16 @@ function inOrder(messages) {
   return ordered;
 }
 
-// What a file's text holds, as [{conversation, messages}, …] with ids of their own. Throws Unusable.
+// Whether all of `messages` are among `others`, whatever their ids. The same time and the same words are the same message:
+// what is imported gets ids of its own.
+export function isIn(messages, others) {
+  const key = ({ role, content, created, attachments = [] }) => JSON.stringify([role, content, created, attachments]);
+  const known = new Set(others.map(key));
+  return messages.every((message) => known.has(key(message)));
+}
+
+// What a file's text holds, as [{conversation, messages, from}, …] with ids of their own; `from` is the id that the
+// conversation had where it was exported. Throws Unusable.
 export function imported(text, newId) {
   let document;
   try {
@@ -98,7 +107,7 @@ class Check {
       created: this.time(given.created, `${path}.created`),
       updated: this.time(given.updated, `${path}.updated`),
     };
-    return { conversation, messages };
+    return { conversation, messages, from: given.id };
   }
 
   settings(given, path) {

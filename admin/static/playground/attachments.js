@@ -57,7 +57,7 @@ export async function textOf(file) {
 }
 
 export class Attachments {
-  // `insert(text)` puts a file's text into the message, `tell(words)` shows what was wrong.
+  // `insert(text)` puts a file's text into the message, `tell(words)` shows what was wrong, "" if nothing is.
   constructor(insert, tell) {
     this.insert = insert;
     this.tell = tell;
@@ -77,6 +77,7 @@ export class Attachments {
 
   // What the chosen model takes.
   allow(inputs) {
+    if (inputs.join() !== [...this.inputs].join()) this.tell(""); // what did not fit may fit now
     this.inputs = new Set(inputs);
     byId("add-image").hidden = !this.inputs.has("image");
     byId("add-audio").hidden = !this.inputs.has("audio");
@@ -87,17 +88,14 @@ export class Attachments {
     const taken = this.list.filter(({ kind }) => this.inputs.has(kind));
     this.list = this.list.filter(({ kind }) => !this.inputs.has(kind));
     this.#show();
+    this.tell("");
     return taken;
   }
 
   async add(files) {
-    for (const file of files) {
-      try {
-        await this.#one(file);
-      } catch (error) {
-        this.tell(error.message);
-      }
-    }
+    const problems = [];
+    for (const file of files) await this.#one(file).catch((error) => problems.push(error.message));
+    this.tell(problems.join("; "));
   }
 
   async #one(file) {

@@ -1,13 +1,13 @@
 // The playground: puts the conversations, the thread, the models and the composer together.
 
-import { say } from "../live.js";
+import { say, tick } from "../live.js";
 import { Answering } from "./answering.js";
 import { Unusable } from "./archive.js";
 import { Attachments } from "./attachments.js";
 import { Conversations } from "./conversations.js";
 import { upload } from "./files.js";
-import { button } from "./message.js";
 import { Models } from "./models.js";
+import { Notes } from "./notes.js";
 import { requestOf } from "./request.js";
 import { Settings } from "./settings.js";
 import { newId, openStore } from "./store.js";
@@ -16,14 +16,16 @@ import { Tree } from "./tree.js";
 import { grow, wire } from "./wiring.js";
 
 const TITLE_LENGTH = 60;
-const BRIEF_MS = 6000;
+const TICK_MS = 5000; // as long as an answer of another tab may take to be called broken off
 const LONGEST_TOLD = 2000; // characters of an answer that are announced
+const UNDONE = { keep: "Not kept", list: "Conversations can't be read", import: "Not imported" };
 const WIDE = matchMedia("(min-width: 64rem)");
 const byId = (id) => document.getElementById(id);
 
 class Chat {
   constructor(store) {
     this.store = store;
+    this.notes = new Notes(byId("notes"));
     this.tree = new Tree();
     this.thread = new Thread({
       regenerate: (message) => this.answer(message.parent, message.error && !message.content ? message.id : newId()),
@@ -36,11 +38,14 @@ class Chat {
     });
     this.conversations = new Conversations({
       open: (id) => this.open(id),
-      rename: (id, title) => this.attempt(() => this.store.change(id, { title })).then(() => this.list()),
+      rename: (id, title) => this.attempt("keep", () => this.store.change(id, { title })).then(() => this.list()),
       remove: (id) => this.remove(id),
     });
     this.settings = new Settings((settings) => this.change({ settings }));
-    this.attachments = new Attachments((text) => this.insert(text), (words) => this.note(words));
+    this.attachments = new Attachments((text) => this.insert(text), (words) => {
+      if (words) this.notes.tell("attach", words);
+      else this.notes.settle("attach");
+    });
     this.models = new Models(() => this.modelChanged());
   }
 
@@ -50,12 +55,23 @@ class Chat {
     const chosen = new URLSearchParams(location.search).get("model");
     const id = location.hash.slice(1);
     const { problem } = this.store;
-    if (problem) this.note(`Conversations are lost when this page is closed: the browser keeps nothing (${problem})`);
+    const lost = `Conversations are lost when this page is closed: the browser keeps nothing (${problem})`;
+    if (problem) this.notes.tell("browser", lost);
     await this.list();
     if (!chosen && id && this.all.some((each) => each.id === id)) await this.open(id);
     else this.fresh(chosen ?? this.all[0]?.model ?? "");
     this.models.start();
     byId("playground").dataset.ready = "true";
+    setInterval(() => this.tick(), TICK_MS);
+  }
+
+  // Times grow, and what another tab was writing may have been left unfinished.
+  tick() {
+    tick(byId("list"));
+    for (const message of this.tree.path(this.head)) {
+      const isOpen = message.role === "assistant" && !message.finish && !message.error;
+      if (isOpen && !this.answering.running.has(message.id)) this.thread.update(this.tree, message);
+    }
   }
 
   // Conversations
@@ -80,6 +96,8 @@ class Chat {
     for (const { message } of this.answering.running.values()) {
       if (message.conversation === this.conversation.id) this.tree.put(message);
     }
+    this.notes.settle("attach", "import");
+    byId("announce").textContent = "";
     const { id, head, model, settings } = this.conversation;
     this.head = this.tree.get(head) ? head : this.tree.newest();
     const chosen = model ? `?${new URLSearchParams({ model })}` : "";
@@ -94,7 +112,7 @@ class Chat {
   }
 
   async list() {
-    this.all = (await this.attempt(() => this.store.conversations())) ?? [];
+    this.all = (await this.attempt("list", () => this.store.conversations())) ?? [];
     this.conversations.show(this.all, this.conversation?.id);
   }
 
@@ -120,11 +138,12 @@ class Chat {
 
   async remove(id) {
     this.answering.stop(id);
-    const removed = await this.attempt(() => this.store.remove(id));
+    const removed = await this.attempt("keep", () => this.store.remove(id));
+    if (!removed) return null;
     await this.list();
     if (id === this.conversation.id) this.fresh(this.conversation.model);
     return async () => {
-      await this.attempt(() => this.store.add(removed.conversation, removed.messages));
+      await this.attempt("keep", () => this.store.add([removed]));
       await this.list();
       await this.open(id);
     };
@@ -133,7 +152,7 @@ class Chat {
   // What the user sets of the conversation is kept with it; of a new one, with its first message.
   async change(changes) {
     Object.assign(this.conversation, changes);
-    if (this.isKept) await this.attempt(() => this.store.change(this.conversation.id, changes));
+    if (this.isKept) await this.attempt("keep", () => this.store.change(this.conversation.id, changes));
   }
 
   // Messages
@@ -149,14 +168,25 @@ class Chat {
     await this.answer(message.id, newId(), this.#keepQuestion(message));
   }
 
+  // With the first question that can be kept, the conversation is; while it can't, it is tried again with the next one.
   async #keepQuestion(message) {
-    if (!this.isKept) {
-      this.isKept = true;
-      this.conversation.title = titleOf(message.content || message.attachments?.[0]?.name || "");
-      history.replaceState(null, "", `${location.pathname}#${this.conversation.id}`);
-      await this.attempt(() => this.store.add({ ...this.conversation, model: this.models.name }));
+    const conversation = this.conversation;
+    const changes = { head: message.id, model: this.models.name, updated: Date.now() };
+    if (this.isKept) {
+      await this.keep(message, changes);
+      return;
     }
-    await this.keep(message, { head: message.id, model: this.models.name, updated: Date.now() });
+    conversation.title ||= titleOf(message.content || message.attachments?.[0]?.name || "");
+    Object.assign(conversation, changes);
+    const messages = [...this.tree.messages.values()].filter(({ id }) => !this.answering.running.has(id));
+    const kept = await this.attempt("keep", () => this.store.add([{ conversation, messages }]));
+    if (!kept) return;
+    if (conversation === this.conversation) {
+      this.isKept = true;
+      history.replaceState(null, "", `${location.pathname}#${conversation.id}`);
+      this.#controls();
+    }
+    await this.list();
   }
 
   // Have the question `parent` answered, once more if it was before. An answer of that `id` gives way to the new one.
@@ -169,6 +199,7 @@ class Chat {
     Object.assign(message, { finish: null, created: now, updated: now });
     this.tree.put(message);
     this.head = message.id;
+    byId("announce").textContent = "";
     const body = requestOf(name, this.conversation.settings, this.tree.path(parent), model?.inputs ?? []);
     const writing = this.answering.write(message, body, async () => {
       await kept;
@@ -210,18 +241,20 @@ class Chat {
   }
 
   async keep(message, changes = null, relist = changes !== null) {
-    const there = await this.attempt(() => this.store.save(message, changes));
+    const there = await this.attempt("keep", () => this.store.save(message, changes));
     if (there && relist) await this.list();
   }
 
-  // Do something with the store; what went wrong is told. undefined then.
-  async attempt(work) {
+  // Do something with the store; what went wrong is told until the same has worked. undefined then.
+  async attempt(cause, work) {
     try {
-      return await work();
+      const result = await work();
+      if (result) this.notes.settle(cause);
+      return result;
     } catch (error) {
       const isFull = error.name === "QuotaExceededError";
       const words = isFull ? "the browser's storage is full. Delete conversations, or export this one." : error.message;
-      this.note(error instanceof Unusable ? error.message : `Not kept: ${words}`);
+      this.notes.tell(cause, error instanceof Unusable ? error.message : `${UNDONE[cause]}: ${words}`);
       return undefined;
     }
   }
@@ -237,6 +270,7 @@ class Chat {
     const { model, name } = this.models;
     if (name && name !== this.conversation.model) this.change({ model: name });
     this.attachments.allow(model?.inputs ?? []);
+    this.settings.of(name);
     for (const { message } of this.answering.running.values()) this.written(message);
     this.#controls();
   }
@@ -273,15 +307,6 @@ class Chat {
     place.replaceChildren(meter, ` ${used} of ${most} tokens`);
   }
 
-  // Tell something; what is `brief` goes by itself.
-  note(words, brief = false) {
-    const line = document.createElement("p");
-    line.className = "note";
-    line.append(words, " ", button("Dismiss", () => line.remove()));
-    byId("notes").replaceChildren(line);
-    if (brief) setTimeout(() => line.remove(), BRIEF_MS);
-  }
-
   insert(text) {
     const field = byId("text");
     field.setRangeText(text, field.selectionStart, field.selectionEnd, "end");
@@ -296,6 +321,7 @@ class Chat {
     if (id === "settings") panel.hidden = !open;
     else panel.classList.toggle("open", open);
     opener.setAttribute("aria-expanded", open);
+    if (open && id === "settings") this.settings.look();
     if (open) panel.querySelector("input:not([hidden]), textarea, button").focus();
     else if (was) opener.focus();
   }
@@ -312,12 +338,21 @@ class Chat {
   }
 
   async import(file) {
-    const pairs = await this.attempt(() => upload(this.store, file));
-    if (!pairs) return;
+    const found = await this.attempt("import", () => upload(this.store, file));
+    if (!found) return;
+    const { added, known } = found;
     await this.list();
-    this.note(pairs.length === 1 ? "Imported 1 conversation." : `Imported ${pairs.length} conversations.`, true);
-    if (pairs.length === 1) await this.open(pairs[0].conversation.id);
+    if (added.length + known.length === 1) await this.open([...added, ...known][0]);
+    this.notes.tell("import", importWords(file.name, added.length, known.length), true);
   }
+}
+
+// Such as "Imported 2 conversations of a.json; 1 was here already."
+function importWords(name, added, known) {
+  const count = (number) => `${number} ${number === 1 ? "conversation" : "conversations"}`;
+  const here = known === 1 ? "was here already" : "were here already";
+  if (added === 0 && known > 0) return `Nothing was imported: ${known === 1 ? "the conversation" : `all ${count(known)}`} of ${name} ${here}.`;
+  return `Imported ${count(added)} of ${name}${known === 0 ? "" : `; ${known} ${here}`}.`;
 }
 
 function titleOf(text) {

@@ -1,13 +1,13 @@
 // The list of conversations: search, rename, delete with undo.
 
-import { ago } from "../live.js";
+import { tick } from "../live.js";
 import { button } from "./message.js";
 
 const UNDO_MS = 10_000;
 const MOST_SHOWN = 200;
 const byId = (id) => document.getElementById(id);
 
-// `actions`: open(id), rename(id, title), remove(id) → a function that undoes it.
+// `actions`: open(id), rename(id, title), remove(id) → a function that undoes it, null if it is still there.
 export class Conversations {
   constructor(actions) {
     this.actions = actions;
@@ -30,6 +30,7 @@ export class Conversations {
     const list = byId("list");
     const key = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     list.replaceChildren(...found.slice(0, MOST_SHOWN).map((each) => this.#entry(each)));
+    tick(list);
     if (key) list.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
     const none = this.all.length === 0 ? "No conversations yet. They are kept in this browser only." : "No conversation has these words.";
     const more = `and ${found.length - MOST_SHOWN} older ones; search to find them`;
@@ -47,7 +48,9 @@ export class Conversations {
     name.textContent = title || "Untitled";
     const about = document.createElement("span");
     about.className = "soft";
-    about.textContent = [model, `${ago((Date.now() - updated) / 1000)} ago`].filter(Boolean).join(" · ");
+    const time = document.createElement("time");
+    time.dateTime = new Date(updated).toISOString();
+    about.append(model ? `${model} · ` : "", time, " ago");
     open.append(name, about);
     if (id === this.current) open.setAttribute("aria-current", "true");
     const tools = document.createElement("span");
@@ -85,6 +88,7 @@ export class Conversations {
 
   async #remove(id, title) {
     const undo = await this.actions.remove(id);
+    if (!undo) return;
     const place = byId("undo");
     const words = document.createElement("span");
     words.textContent = `Deleted “${title}” `;

@@ -1,6 +1,6 @@
 // Conversations to a file, and from one.
 
-import { Unusable, exported, imported } from "./archive.js";
+import { Unusable, exported, imported, isIn } from "./archive.js";
 import { newId } from "./store.js";
 
 const KEPT_MS = 60_000; // a download may take its time to begin
@@ -18,7 +18,8 @@ export async function download(store, ids, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MS);
 }
 
-// Add what a file holds to the store, beside what is there; returns it. Throws Unusable, or what the store throws.
+// Add what a file holds to the store, all of it or nothing, beside what is there; what is there already is not added
+// again. Returns the ids of the conversations that were `added` and `known`. Throws Unusable, or what the store throws.
 export async function upload(store, file) {
   let pairs;
   try {
@@ -26,6 +27,24 @@ export async function upload(store, file) {
   } catch (error) {
     throw new Unusable(`Cannot import ${file.name}: ${error.message}`);
   }
-  for (const { conversation, messages } of pairs) await store.add(conversation, messages);
-  return pairs;
+  const there = await store.conversations();
+  const added = [];
+  const known = [];
+  for (const pair of pairs) {
+    const id = await twin(store, there, pair) ?? added.find((each) => isIn(pair.messages, each.messages))?.conversation.id;
+    if (id === undefined) added.push(pair);
+    else known.push(id);
+  }
+  if (added.length > 0) await store.add(added.map(({ conversation, messages }) => ({ conversation, messages })));
+  return { added: added.map(({ conversation }) => conversation.id), known };
+}
+
+// The id of the conversation that has all messages of that which was read. Only those of the same id or the same time are
+// looked into: conversations may be large, and many.
+async function twin(store, there, { from, conversation, messages }) {
+  for (const each of there) {
+    if (each.id !== from && each.created !== conversation.created) continue;
+    if (isIn(messages, await store.messages(each.id))) return each.id;
+  }
+  return undefined;
 }

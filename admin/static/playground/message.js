@@ -4,6 +4,7 @@ import { shown } from "./attachments.js";
 import { copyButton } from "./copy.js";
 import { Writer } from "./markdown.js";
 
+const MOST = 200_000; // characters of a message that are shown unasked: a browser takes seconds to lay out a megabyte
 const WRITTEN_MS = 5000; // an answer that another tab writes was saved less long ago
 
 function make(name, className = "", text = "") {
@@ -51,6 +52,8 @@ export class MessageView {
     this.foot = make("div", "foot");
     this.writer = null;
     this.thoughts = null;
+    this.more = make("p", "more");
+    this.isWhole = false;
     this.element.append(this.body, this.foot);
     if (message.role === "user") this.#question();
   }
@@ -69,7 +72,24 @@ export class MessageView {
   #question() {
     const { content, attachments = [] } = this.message;
     this.body.replaceChildren(...attachments.filter(Boolean).map(shown));
-    if (content) this.body.append(make("p", "said", content));
+    if (content) this.body.append(make("p", "said", this.#shown(content)), this.more);
+  }
+
+  // As much of a text as is to be seen; where that is not all, a button shows the rest.
+  #shown(text) {
+    const isCut = text.length > MOST && !this.isWhole;
+    this.more.hidden = !isCut;
+    if (!isCut) return text;
+    if (!this.more.hasChildNodes()) this.more.append(button("", () => this.#showAll(), { className: "quiet small" }));
+    this.more.firstChild.textContent = `Show all ${text.length.toLocaleString("en")} characters`;
+    return text.slice(0, MOST);
+  }
+
+  #showAll() {
+    this.isWhole = true;
+    const { role, content } = this.message;
+    if (role === "user") this.#question();
+    else this.writer.show(this.#shown(content));
   }
 
   #answer(running, waiting) {
@@ -82,7 +102,7 @@ export class MessageView {
       this.text = make("div", "markdown");
       this.calls = make("div");
       this.broke = make("div");
-      this.body.append(this.thoughts, this.waits, this.text, this.calls, this.broke);
+      this.body.append(this.thoughts, this.waits, this.text, this.more, this.calls, this.broke);
       this.writer = new Writer(this.text);
     }
     this.thoughts.hidden = !reasoning;
@@ -91,7 +111,7 @@ export class MessageView {
     if (this.thoughts.lastChild.textContent !== (reasoning ?? "")) this.thoughts.lastChild.textContent = reasoning ?? "";
     this.waits.textContent = running && !content && !reasoning ? waiting : "";
     this.waits.hidden = !this.waits.textContent;
-    this.writer.show(content);
+    this.writer.show(this.#shown(content));
     this.element.classList.toggle("running", running);
     this.element.setAttribute("aria-busy", running);
     this.calls.replaceChildren(...calls.map(({ name, arguments: given }) => {

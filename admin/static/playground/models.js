@@ -7,10 +7,15 @@ const OURS = "/ui/playground";
 const ASK_MS = 10_000;
 const byId = (id) => document.getElementById(id);
 
-// A request to the dashboard's own routes. Throws an Error with the server's words.
-async function ask(path, options = {}) {
+// Nobody answers.
+class Away extends Error {}
+
+// A request to the dashboard's own routes. Throws an Error with the server's words, or Away.
+export async function ask(path, options = {}) {
   const headers = { Accept: "application/json" };
-  const answer = await fetch(OURS + path, { ...options, headers, signal: AbortSignal.timeout(ASK_MS) });
+  const answer = await fetch(OURS + path, { ...options, headers, signal: AbortSignal.timeout(ASK_MS) }).catch(() => {
+    throw new Away("llama-router does not answer");
+  });
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => null);
   throw new Error(wordsOf(body, `${answer.status} ${answer.statusText}`));
@@ -30,7 +35,7 @@ export class Models {
     this.all = null; // by name, once they are known
     this.autoload = true;
     this.name = "";
-    this.refused = null; // why the chosen model could not be asked to load
+    this.refused = null; // why the chosen model could not be asked to load, {words, of: circumstances, isAway}
     this.fetching = false;
     this.again = false;
     this.select = byId("model");
@@ -67,9 +72,15 @@ export class Models {
       await ask(failed ? "/retry" : "/load", { method: "POST", body: new URLSearchParams({ model: this.name }) });
       this.refused = null;
     } catch (error) {
-      this.refused = error.message;
+      const words = `${this.name} was not loaded: ${error.message}`;
+      this.refused = { words, of: this.#circumstances, isAway: error instanceof Away };
     }
     this.refresh();
+  }
+
+  // Once they are others, what was refused may not be any more.
+  get #circumstances() {
+    return `${this.model?.state} ${this.autoload}`;
   }
 
   async refresh() {
@@ -80,6 +91,7 @@ export class Models {
       const { models, autoload } = await (await ask("/models")).json();
       this.autoload = autoload;
       this.all = new Map(models.map((model) => [model.name, model]));
+      if (this.refused?.isAway) this.refused = null;
       if (!this.model) this.choose(this.name || this.first());
       say(true);
     } catch {
@@ -101,6 +113,7 @@ export class Models {
     if (!this.all) return;
     this.#options();
     const { model } = this;
+    if (this.refused && this.refused.of !== this.#circumstances) this.refused = null;
     const badge = byId("state");
     const label = model ? model.label : this.name ? "unknown" : "";
     if (badge.textContent !== label) badge.textContent = label;
@@ -145,7 +158,7 @@ export class Models {
   #trouble(model) {
     const place = byId("trouble");
     const ended = model && (model.state === "failed" || model.state === "backoff");
-    const words = ended ? `${model.name} ${model.label}: ${model.words ?? "no reason is known"}` : this.refused;
+    const words = ended ? `${model.name} ${model.label}: ${model.words ?? "no reason is known"}` : this.refused?.words;
     const key = JSON.stringify([words, ended && model.lines]);
     if (place.dataset.key === key) return;
     place.dataset.key = key;

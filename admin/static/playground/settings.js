@@ -1,7 +1,9 @@
 // The panel with a conversation's settings: system prompt and sampling.
 
+import { ask } from "./models.js";
 import { NUMBERS, problemOf, settingsOf } from "./request.js";
 
+const OPEN = "default"; // whose, is said below the fields
 const byId = (id) => document.getElementById(id);
 
 export class Settings {
@@ -18,6 +20,32 @@ export class Settings {
       this.show({});
       changed({});
     });
+  }
+
+  // Tell who decides on what, for the model of that name.
+  of(name) {
+    if (name === this.name) return;
+    this.name = name;
+    this.#decided({ set: {}, removed: [] });
+    if (!this.form.hidden) this.look();
+  }
+
+  // Ask what the model's preset sets and removes: it may have changed since.
+  async look() {
+    const { name } = this;
+    if (!name) return;
+    const decided = await ask(`/request?${new URLSearchParams({ model: name })}`).then((answer) => answer.json()).catch(() => null);
+    if (decided && name === this.name) this.#decided(decided);
+  }
+
+  #decided({ set, removed }) {
+    for (const { name } of [...NUMBERS, { name: "stop" }]) {
+      const field = this.form.elements[name];
+      const words = name in set ? `the preset sets ${set[name]}` : removed.includes(name) ? "the preset leaves it out" : "";
+      field.readOnly = words !== "";
+      field.placeholder = words ? "" : OPEN;
+      byId(`preset-${name}`).textContent = words;
+    }
   }
 
   show(settings) {
@@ -49,12 +77,15 @@ export class Settings {
     field.max = number.most;
     field.step = "any";
     field.inputMode = "decimal";
-    field.placeholder = "preset";
-    field.setAttribute("aria-describedby", `wrong-${number.name}`);
-    const wrong = document.createElement("span");
-    wrong.id = `wrong-${number.name}`;
-    wrong.className = "wrong";
-    label.append(number.label, field, wrong);
+    field.placeholder = OPEN;
+    field.setAttribute("aria-describedby", `preset-${number.name} wrong-${number.name}`);
+    const [preset, wrong] = ["preset", "wrong"].map((name) => {
+      const words = document.createElement("span");
+      words.id = `${name}-${number.name}`;
+      words.className = name;
+      return words;
+    });
+    label.append(number.label, field, preset, wrong);
     return label;
   }
 }

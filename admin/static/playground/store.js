@@ -35,7 +35,7 @@ function open(name) {
     });
     request.addEventListener("success", () => {
       clearTimeout(late);
-      // A newer page may change the database; this one then goes on in memory until it is reloaded.
+      // A newer page may change the database; this one can keep nothing then until it is reloaded.
       request.result.addEventListener("versionchange", () => request.result.close());
       resolve(request.result);
     });
@@ -55,13 +55,14 @@ const done = (request) =>
 class Store {
   constructor(database, name, problem = null) {
     this.database = database;
+    this.name = name;
     this.problem = problem;
     this.memory = { conversations: inMemory(new Map()), messages: inMemory(new Map()) };
     this.channel = new BroadcastChannel(name);
   }
 
-  // Call `changed({conversation, message})` with ids whenever another tab wrote a conversation or, where `message` is not
-  // null, one of its messages alone.
+  // Call `changed({conversation, message})` with ids whenever another tab wrote a conversation (null: several) or, where
+  // `message` is not null, one of its messages alone.
   follow(changed) {
     this.channel.addEventListener("message", ({ data }) => changed(data));
   }
@@ -84,12 +85,17 @@ class Store {
     return this.#do("readonly", (tables) => tables.messages.of(conversation));
   }
 
-  // Write a new conversation and its messages.
-  async add(conversation, messages = []) {
+  // Write new conversations, [{conversation, messages}, …], all or none; true.
+  async add(pairs) {
     await this.#do("readwrite", async (tables) => {
-      await Promise.all([tables.conversations.put(conversation), ...messages.map((message) => tables.messages.put(message))]);
+      const messages = pairs.flatMap((pair) => pair.messages);
+      await Promise.all([
+        ...pairs.map(({ conversation }) => tables.conversations.put(conversation)),
+        ...messages.map((message) => tables.messages.put(message)),
+      ]);
     });
-    this.#tell(conversation.id);
+    this.#tell(pairs.length === 1 ? pairs[0].conversation.id : null);
+    return true;
   }
 
   // Change some fields of a conversation; false if it was deleted meanwhile.
@@ -126,10 +132,22 @@ class Store {
     this.channel.postMessage({ conversation, message });
   }
 
+  // A browser may close the database while the page is open, as when its user has site data cleared.
+  async #transaction(mode) {
+    const tables = ["conversations", "messages"];
+    try {
+      return this.database.transaction(tables, mode);
+    } catch (error) {
+      if (error.name !== "InvalidStateError") throw error;
+      this.database = await open(this.name);
+      return this.database.transaction(tables, mode);
+    }
+  }
+
   // Do `work` in one transaction. Throws what made it fail, such as a QuotaExceededError when the disk is full.
   async #do(mode, work) {
     if (!this.database) return work(this.memory);
-    const transaction = this.database.transaction(["conversations", "messages"], mode);
+    const transaction = await this.#transaction(mode);
     const over = new Promise((resolve, reject) => {
       transaction.addEventListener("complete", resolve);
       transaction.addEventListener("abort", () => reject(transaction.error ?? new Error("the browser gave up on it")));
