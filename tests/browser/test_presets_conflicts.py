@@ -179,3 +179,9 @@ def test_a_megabyte_can_be_edited(visit: Open, router: Served, text: str) -> Non
     page.locator("#text").press("Control+s")
     expect(page.locator("#outcome")).to_contain_text("Saved:")
     assert content(router, "large").startswith("models:\n# seen#")
+    page.keyboard.type("# mine ")
+    (router.presets / "large.yaml").write_text("models:\n" + "# other words\n" * 50_000)
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    expect(page.get_by_role("alert")).to_contain_text("The file changed on disk meanwhile.")
+    expect(page.locator(".diff")).to_contain_text("more lines, not shown")
+    assert page.locator(".diff > *").count() < 2010

@@ -1,6 +1,8 @@
 // What differs between two texts, line by line: a longest common subsequence, of what is left between equal beginnings
 // and ends.
 
+import { element } from "./asking.js";
+
 // Cells of the table; larger differences are shown as all gone and all new.
 const MOST_CELLS = 4_000_000;
 
@@ -61,6 +63,7 @@ export function changed(old, fresh) {
 
 const SIGNS = { same: "  ", gone: "− ", new: "+ " };
 const NEAR = 3;
+const MOST_SHOWN = 2000; // lines
 
 // The difference for people: changed lines, and as many equal ones around them as help to find one's way.
 export function shown(old, fresh, label) {
@@ -80,14 +83,19 @@ export function shown(old, fresh, label) {
     pre.append(span);
     skipped = 0;
   };
+  let left = MOST_SHOWN;
+  let unseen = 0;
   rows.forEach(([kind, text], at) => {
     if (!near[at]) { skipped += 1; return; }
+    if (left === 0) { unseen += 1; return; }
     tell();
+    left -= 1;
     const part = document.createElement(kind === "gone" ? "del" : kind === "new" ? "ins" : "span");
     part.textContent = `${SIGNS[kind]}${text}\n`;
     pre.append(part);
   });
-  tell();
+  if (unseen === 0) tell();
+  else pre.append(element("span", `… and ${unseen} more lines, not shown\n`, { className: "skipped" }));
   if (!rows.some(([kind]) => kind !== "same")) pre.textContent = "No line differs.";
   return pre;
 }

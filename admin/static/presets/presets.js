@@ -314,7 +314,7 @@ class Page {
 const page = form ? new Page() : null;
 page?.goTo(Number(new URLSearchParams(location.search).get("line")));
 
-follow(() => {
-  Promise.resolve(page?.look()).then(() => say(true), () => say(false));
-});
+const look = () => Promise.resolve(page?.look()).then(() => say(true), () => say(false));
+follow(look);
+window.addEventListener("focus", look); // comments are no change of a model, and are often written in a terminal beside it
 setInterval(() => tick(document.body), TICK_MS);
