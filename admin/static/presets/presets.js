@@ -138,11 +138,11 @@ class Page {
   async save() {
     if (this.#saving || !this.#dirty || !form.reportValidity()) return;
     if (!this.#conflict.hasChildNodes() && !this.#verdict?.savable) await this.#check();
-    if (!this.#verdict) return; // it could not be checked, or was typed on
     if (this.#whyNot) {
       this.#state.textContent = `not saved: ${this.#whyNot}`;
       return;
     }
+    if (!this.#verdict) return; // it could not be checked, or was typed on
     const text = this.#editor.text;
     await this.#put(text, (answer) => {
       this.#kept(text, answer.sha);
@@ -189,7 +189,10 @@ class Page {
       const answer = await ask("/ui/presets/save", { file: this.#file, text, base: this.#base });
       if (answer.outcome === "saved") done(answer);
       else if (answer.outcome === "conflict") this.#meet(answer);
-      else this.#outcome.tell(answer);
+      else {
+        this.#outcome.tell(answer);
+        if (text !== null) this.#judged = { file: this.#file, text, savable: false };
+      }
     } catch (error) {
       const isAway = error instanceof Away;
       this.#unsure ||= isAway || error.status === 409; // what is there is no file
