@@ -44,8 +44,10 @@ def test_a_load_that_nobody_answered_is_told_until_llama_router_is_back(visit: O
     page.get_by_role("button", name="Load", exact=True).click()
     expect(page.locator("#trouble")).to_contain_text(f"{MODEL} was not loaded: llama-router does not answer")
     page.unroute_all()
-    router.call("load", model=MODEL)
+    router.serve("other", "gemma")  # something happens, so the page asks
     expect(page.locator("#trouble .notice")).to_have_count(0)
+    expect(page.locator("#state")).to_have_text("stopped")
+    router.remove("other")
 
 
 def test_what_could_not_be_attached_is_told_until_it_is_sent_or_left(visit: Open, router: Served) -> None:
