@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlencode
 
-from admin.view import LABELS
+from admin.log_text import clean
 from supervisor.core.quantities import readable_size
 from supervisor.protocol import Message
 
@@ -64,18 +64,19 @@ def history(events: Iterable[Message], name: str) -> list[Message]:
         if changed:
             following[instance] = at
         moment = datetime.fromtimestamp(at, UTC)
+        ended = (event["reason"] or {}) if event["to"] in ("failed", "backoff") else {}
         rows.append(
             {
                 "seq": event["seq"],
                 "iso": moment.isoformat(timespec="milliseconds"),
                 "utc": moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
                 "state": event["to"] if changed else None,
-                "label": LABELS[event["to"]] if changed else "",
                 "replica": instance.removeprefix(name),
                 "text": event["text"].removeprefix(f"{instance}: "),
                 "lasted": lasted(until - at) if changed and until is not None else None,
                 "current": changed and until is None,
-                "lines": (event["reason"] or {}).get("last_lines", []) if event["to"] in ("failed", "backoff") else [],
+                "cause": clean(ended.get("telling") or "").strip(),
+                "lines": ended.get("last_lines", []),
             }
         )
     return rows[:MOST_EVENTS]
@@ -134,6 +135,33 @@ def gguf(meta: Message | None) -> list[tuple[str, str]]:
         ("Type", meta.get("ftype")),
     )
     return [(name, str(value)) for name, value in told if value]
+
+
+def started(model: Message, args: list[str] | None, runtime_dir: PurePosixPath) -> Message | None:
+    """How the model's server is started: a `title`, the `text`, and what a copy of it is called.
+
+    A server of llama-cpp-python is forked and reads its settings: there is no command line to it, so these are told,
+    and the `load` that starts it from a terminal.
+    """
+    load = shlex.join(["llama-router", "load", *_where(runtime_dir), *_name(model["name"])])
+    if not args:
+        return None
+    if model["backend"] != "llama-cpp-python":
+        title = "Started with" if model.get("args") else "Will be started with"
+        return {"title": title, "text": shlex.join(args), "settings": [], "load": load}
+    pairs = zip(args[1::2], args[2::2], strict=False)
+    settings = [(option.removeprefix("--"), value) for option, value in pairs]
+    return {"title": "Settings of its server", "text": None, "settings": settings, "load": load}
+
+
+def _where(runtime_dir: PurePosixPath) -> list[str]:
+    """The option by which the command line finds this llama-router, if it needs one."""
+    is_usual = runtime_dir.name == "llama-router" and runtime_dir.parts[1:2] == ("run",)
+    return [] if is_usual else ["--runtime-dir", str(runtime_dir)]
+
+
+def _name(name: str) -> list[str]:
+    return ["--", name] if name.startswith("-") else [name]
 
 
 def usage(name: str, ini: str, base: str) -> Message:

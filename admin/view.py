@@ -10,19 +10,15 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from admin.log_text import clean
 from supervisor.core.need import HOST, host_first, sizes
 from supervisor.core.quantities import readable_size
+from supervisor.core.reasons import at_rest
+from supervisor.core.states import State
 from supervisor.protocol import Message
 
 MOST_WAITERS = 200
-LABELS = {
-    "stopped": "stopped",
-    "starting": "loading",
-    "ready": "ready",
-    "stopping": "stopping",
-    "backoff": "restarting",
-    "failed": "failed",
-}
+STATES = tuple(state.value for state in State)
 # What the table can be sorted by: the row's data attribute, and the column's title.
 COLUMNS = (
     ("model", "Model"),
@@ -57,7 +53,8 @@ def view(answer: Message, rates: Mapping[str, float]) -> Message:
         "waiting": sum(model["waiting"] for model in models),
         "models": [row(model) | {"speed": speed(rates.get(model["name"]))} for model in models],
         "budget": answer.get("memory", {}).get("budget", {}).get(HOST),
-        "labels": LABELS,
+        "states": STATES,
+        "notices": [notice | {"where": where(notice)} for notice in answer.get("notices", [])],
         "columns": COLUMNS,
     }
 
@@ -84,8 +81,11 @@ def row(model: Message) -> Message:
     serving = sum(each["state"] == "ready" and not each["draining"] for each in replicas)
     return model | {
         "words": words(model),
+        "cause": cause(model),
         "serving": f"{serving}/{len(replicas)}" if len(replicas) > 1 and serving else None,
-        "replicas": [each | {"words": words(each)} for each in replicas] if len(replicas) > 1 else [],
+        "replicas": [each | {"words": words(each), "cause": cause(each)} for each in replicas]
+        if len(replicas) > 1
+        else [],
         "waiting_times": times(since) if (since := model.get("waiting_since")) else None,
         "waiting_for": model.get("waiting_for"),
         "memory": memory_of(model),
@@ -109,6 +109,8 @@ def words(model: Message) -> str | None:
             return model["message"] and str(model["message"])
         case "ready":
             return "finishing its requests, then stopping" if model["draining"] else None
+        case "stopped" if reason and model.get("stopped_by"):
+            return at_rest(model["stopped_by"], reason["text"])
         case "failed":
             return str(reason["text"]) if reason else None
         case "backoff":
@@ -118,12 +120,24 @@ def words(model: Message) -> str | None:
             return str(reason["text"]) if reason and reason["kind"] not in INTENDED_ENDS else None
 
 
+def cause(model: Message) -> str | None:
+    """The line of its log that says most of why it failed; None where there is none, or the failure is history."""
+    reason = model["reason"]
+    if reason is None or model["state"] not in ("failed", "backoff", "stopped") or model.get("stopped_by"):
+        return None
+    line = clean(reason.get("telling") or "").strip()
+    return None if not line or line in reason["text"] else line
+
+
+def where(notice: Message) -> str:
+    """Such as "presets.d/chat.yaml, line 7"."""
+    return notice["file"] if notice["line"] is None else f"{notice['file']}, line {notice['line']}"
+
+
 def summary(models: list[Message]) -> str:
-    """Such as "3 models: 1 ready, 1 loading, 1 failed"."""
+    """Such as "3 models: 1 ready, 1 starting, 1 failed"."""
     counts = Counter(model["state"] for model in models)
-    parts = [
-        f"{counts[state]} {LABELS[state]}" for state in ("ready", "starting", "backoff", "failed") if counts[state]
-    ]
+    parts = [f"{counts[state]} {state}" for state in ("ready", "starting", "backoff", "failed") if counts[state]]
     total = "1 model" if len(models) == 1 else f"{len(models)} models"
     return f"{total}: {', '.join(parts)}" if parts else f"{total}, none running"
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +162,8 @@ class Children:
 
     def _watch(self, launch: Launch, process: Child) -> None:
         self._guard.watch(process.pid)
-        source = Source(
-            launch.model, launch.number, process.log, launch.name, took=lambda line: self._heard(launch, line)
-        )
+        took = partial(self._heard, launch)
+        source = Source(launch.model, launch.number, process.pid, process.log, launch.name, took=took)
         running = Running(launch, process, source, _oom_kills())
         self._running[launch.number] = running
         self._by_group[process.pid] = launch.number

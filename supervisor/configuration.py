@@ -16,15 +16,18 @@ from supervisor.yaml_source import Source
 
 
 class Judge(Protocol):
-    """Says what presets need, what of a configuration does not fit the machine, what makes a file no model (None if
-    nothing does), and what of a preset the program would refuse that is to serve it, each with the keys that it belongs
-    to. It is told all presets of which it will be asked that, to `prepare` for them together."""
+    """Says what presets need, what of a configuration does not fit the machine, what makes a file no model, or only the
+    beginning of a model or a projector (None if nothing does), and what of a preset the program would refuse that is to
+    serve it, each with the keys that it belongs to. It is told all presets of which it will be asked that, to `prepare`
+    for them together."""
 
     def needs(self, config: Config, presets: Mapping[str, Preset]) -> Mapping[str, Need]: ...
 
     def misfits(self, config: Config, presets: Mapping[str, Preset], needs: Mapping[str, Need]) -> Sequence[Misfit]: ...
 
     def why_no_model(self, path: str) -> str | None: ...
+
+    def why_incomplete(self, path: str) -> str | None: ...
 
     def prepare(self, presets: Iterable[Preset]) -> None: ...
 
@@ -41,6 +44,9 @@ class _Lenient:
         return ()
 
     def why_no_model(self, _path: str) -> str | None:
+        return None
+
+    def why_incomplete(self, _path: str) -> str | None:
         return None
 
     def prepare(self, _presets: Iterable[Preset]) -> None:
@@ -71,8 +77,8 @@ class Configuration:
 
     `path`, `presets_dir` and `models_dir` are absolute; `aliases` leads from alias to the name of a preset; `needs` is
     what was known of the presets' memory; `notices` are about keys without effect, and files that are no models; among
-    them the `faults`, which keep single models from being served; `sources` has the files of those presets that are
-    written in one.
+    them the `faults`, which keep single models from being served; `incomplete` are those models whose files were;
+    `sources` has the files of those presets that are written in one.
     """
 
     config: Config
@@ -85,6 +91,7 @@ class Configuration:
     origins: dict[str, Origin]
     notices: tuple[Problem, ...]
     faults: tuple[Problem, ...] = ()
+    incomplete: frozenset[str] = frozenset()
     sources: Mapping[str, Source] = field(default_factory=dict)
 
     def written(self) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from supervisor import __version__, access, child, descriptors, preset_origins, protocol
 from supervisor.announcements import Announcements, Record
-from supervisor.backends import want_forkserver
+from supervisor.backends import missing_program, want_forkserver
 from supervisor.children import Children
 from supervisor.client import SOCKET_NAME
 from supervisor.configuration import Configuration
@@ -50,6 +50,7 @@ LOCK_NAME = "lock"
 LONGEST_SOCKET_NAME = "1000000000.sock"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
+MOST_NOTICES = 50
 
 
 def run(configuration: Configuration, directories: Directories, listen: str | None, memory: Memory) -> int:
@@ -123,6 +124,7 @@ class Daemon:
             facts=lambda: self._facts.of(self.configured.running),
             reload=self._reload,
             autoload=lambda: self.configured.running.config.autoload,
+            lacks=lambda preset: (missing_program(preset) or memory.why_not_whole(preset)) is not None,
             files={
                 **PresetFiles(self.configured, memory, History(directories.state / "history")).handlers,
                 "preset": preset_origins.handler(lambda: self.configured.running, self._name_of, memory.header),
@@ -180,6 +182,8 @@ class Daemon:
             origin = configuration.origins.get(model["name"])
             model |= asdict(origin) if origin else {"file": None, "line": None, "source": None}
             model |= self._running_facts(model)
+            incomplete = configuration.presets.get(model["name"]) if model["name"] in configuration.incomplete else None
+            model["incomplete"] = incomplete and self._memory.why_not_whole(incomplete)
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -189,6 +193,7 @@ class Daemon:
             "config": _readable(str(configuration.path)),
             "models_dir": _readable(str(configuration.models_dir)),
             "state_dir": _readable(str(self._state_dir)),
+            "notices": [vars(notice) for notice in configuration.notices[:MOST_NOTICES]],
             "autoload": configuration.config.autoload,
             "revision": self._facts.revision(configuration),
             **picture,

@@ -135,6 +135,8 @@ class Effects:
 
         cleanup()  # a supervisor that was killed left its sockets, and they had the same numbers
         try:
+            if why := self._memory.why_not_whole(preset):
+                raise CannotStart(f"cannot load {why}")
             planned = plan(preset, place, self._memory)
         except (CannotStart, OSError) as error:
             cleanup()

@@ -96,11 +96,21 @@ class CannotReadModel(RouterError):
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"cannot read {path}: {why}")
+        self.path = path
         self.why = why
 
 
 class NotAModel(CannotReadModel):
     """A file is no GGUF file, or only the beginning or a part of a model; wait until it is whole, or move it away."""
+
+
+class IncompleteModel(NotAModel):
+    """A file ends before its model does, or a shard is not there; `takes` is how many bytes it has to have, None if not
+    even that is known."""
+
+    def __init__(self, path: str, why: str, takes: int | None) -> None:
+        super().__init__(path, why)
+        self.takes = takes
 
 
 class WebTierFailed(RouterError):

@@ -64,7 +64,7 @@ class Forkserver:
         self._needed = False
         self._process: Child | None = None
         self._socket: socket.socket | None = None
-        self._source = Source(NAME, 0, -1, NAME)
+        self._source = Source(NAME, 0, 0, -1, NAME)
         self._ready = False
         self._leaving = False
         self._why: str | None = None  # how it ended, where that is not for its status to tell
@@ -184,7 +184,7 @@ class Forkserver:
             return
         ours.setblocking(False)
         self._guard.watch(process.pid)
-        self._process, self._socket, self._source = process, ours, Source(NAME, 0, process.log, NAME)
+        self._process, self._socket, self._source = process, ours, Source(NAME, 0, process.pid, process.log, NAME)
         self._loop.watch(ours, self._receive)
         self._loop.watch(process.log, self._read_log)
         self._loop.watch(process.pidfd, self.reap)

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal
 
 from supervisor.core.quantities import readable_size, shown
 from supervisor.core.shape import MAX_LAYERS, Shape, Tensor, Value, shape
-from supervisor.errors import CannotReadModel, NotAModel
+from supervisor.errors import CannotReadModel, IncompleteModel, NotAModel
 
 # The largest headers known have 30 MiB: 262,144 tokens, half a million merges, a thousand tensors.
 _MAX_HEADER = 128 * 2**20
@@ -55,8 +55,8 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.
 def read(path: str) -> Shape:
     """The shape of the model in `path` and, if it is the first of several shards, in those beside it.
 
-    Raises CannotReadModel, and NotAModel where another or a longer file has to be there for a model. Blocks for some
-    10 ms a file, more where a disk is slow.
+    Raises CannotReadModel, and NotAModel where another file has to be there for a model, IncompleteModel where a longer
+    one has to be. Blocks for some 10 ms a file, more where a disk is slow.
     """
     header = _read_header(path)
     if (kind := header.pairs.get("general.type")) in _PARTS:
@@ -96,6 +96,11 @@ def files(path: str) -> list[str]:
     return [path, *_shards(path, int(match["count"]))] if match and is_first else [path]
 
 
+def cut_short(size: int, takes: int) -> str:
+    """What is wrong with a file of `size` bytes that has to have more, as words that follow its name."""
+    return f"it has {size} bytes, and its tensors take {takes}; it is incomplete"
+
+
 def file_type_name(number: int) -> str | None:
     """What people call a general.file_type, such as "Q4_K_M"; None for one that `gguf` does not know."""
     try:
@@ -127,10 +132,12 @@ def _read_header(path: str) -> _Header:
             if not stat.S_ISREG(about.st_mode):
                 raise CannotReadModel(path, "it is not a regular file")
             return _Header(_Pieces(file, about.st_size))
+    except FileNotFoundError as error:
+        raise IncompleteModel(path, error.strerror or str(error), None) from None
     except OSError as error:
         raise CannotReadModel(path, error.strerror or str(error)) from None
     except _Incomplete as error:
-        raise NotAModel(path, str(error)) from None
+        raise IncompleteModel(path, str(error), error.takes) from None
     except ValueError as error:  # _Malformed, or a path that no file can have
         raise CannotReadModel(path, str(error)) from None
 
@@ -140,7 +147,11 @@ class _Malformed(ValueError):
 
 
 class _Incomplete(_Malformed):
-    """It is not a GGUF file, or only the beginning of one: more may be written to it."""
+    """It is not a GGUF file, or only the beginning of one that `takes` more bytes: they may be written to it."""
+
+    def __init__(self, why: str, takes: int | None = None) -> None:
+        super().__init__(why)
+        self.takes = takes
 
 
 class _Pieces:
@@ -306,7 +317,7 @@ class _Header:
         begin = -(-self._pieces.position // alignment) * alignment
         end = max((begin + offset + tensor.size for tensor, offset in infos), default=0)
         if end > self._pieces.size:
-            raise _Incomplete(f"it has {self._pieces.size} bytes, and its tensors take {end}; it is incomplete")
+            raise _Incomplete(cut_short(self._pieces.size, end), end)
 
 
 @cache

@@ -24,7 +24,7 @@ PRIORITIES = {"error": "<3>", "warning": "<4>", "info": "<6>"}  # sd-daemon(3)
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of a launch of `instance`, kept under the name of its model; `at` in Unix seconds.
+    """One line of a launch of `instance` as process `pid`, kept under the name of its model; `at` in Unix seconds.
 
     Later lines have higher numbers, those after a restart of the supervisor included, unless the clock was set back.
     """
@@ -32,6 +32,7 @@ class LogLine:
     name: str
     at: float
     launch: int
+    pid: int
     text: str
     instance: str
     number: int
@@ -44,6 +45,7 @@ class Source:
 
     name: str
     launch: int
+    pid: int
     fd: int
     instance: str
     partial: bytearray = field(default_factory=bytearray)
@@ -107,7 +109,7 @@ class LogBook:
             at = self._wall()
             texts = [piece.decode(errors="replace").rstrip("\r") for piece in pieces]
             lines = [
-                LogLine(source.name, at, source.launch, text, source.instance, self._next(at))
+                LogLine(source.name, at, source.launch, source.pid, text, source.instance, self._next(at))
                 for text in texts
                 if not source.took(text)
             ]

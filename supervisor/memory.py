@@ -17,6 +17,7 @@ from supervisor.core.misfits import Misfit, misfits
 from supervisor.core.need import Need
 from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
+from supervisor.core.quantities import shown
 from supervisor.needs import Header, Needs
 from supervisor.usage import Gpus, Nvidia, Usage, machine_memory, process_usage
 
@@ -86,6 +87,17 @@ class Memory:
     def why_no_model(self, path: str) -> str | None:
         """What makes the file at `path` no model, or not all of one; None if nothing does."""
         return self._needs.why_no_model(path)
+
+    def why_incomplete(self, path: str) -> str | None:
+        """What is missing at the end of a model's or a projector's file, or of its shards; None if nothing is."""
+        return self._needs.why_incomplete(path)
+
+    def why_not_whole(self, preset: Preset) -> str | None:
+        """Which file of a preset that is to be started is still incomplete, by its size, and how. Reads no file."""
+        for path in (preset.model, preset.mmproj):
+            if path is not None and (why := self._needs.still_incomplete(path)):
+                return f"{shown(path, 200)}: {why}"
+        return None
 
     def prepare(self, presets: Iterable[Preset]) -> None:
         """Find out at once what the programs are that serve them, unless that is found out later."""

@@ -25,7 +25,8 @@ from supervisor.core.preset import Preset
 from supervisor.core.quantities import MAX_SIZE
 from supervisor.core.reload import LAUNCH_KEYS
 from supervisor.core.shape import MAX_LAYERS, Shape
-from supervisor.errors import CannotReadModel, NotAModel
+from supervisor.errors import CannotReadModel, IncompleteModel, NotAModel
+from supervisor.yaml_source import printable
 
 # How many are remembered beside those in use.
 MAX_SHAPES = 1_000
@@ -43,14 +44,23 @@ _FINGERPRINT_KEYS = set(LAUNCH_KEYS - {"ready", "watchdog"})
 Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)]
 
 
+class Incomplete(msgspec.Struct):
+    """Which file of a model ends too soon, or is not there, and how many bytes it has to have if that is known."""
+
+    path: str
+    takes: int | None
+
+
 class Header(msgspec.Struct):
     """What the files of a model say that have these stamps. `shape` is None if they can't be read, `why_not` says what
-    makes them none, and `inputs` are what a projector takes beside text."""
+    makes them none, `inputs` are what a projector takes beside text, and `incomplete` tells a file that is still to be
+    written from one that is something else."""
 
     stamps: Stamps
     shape: Shape | None
     why_not: str | None
     inputs: tuple[gguf_file.Input, ...]
+    incomplete: Incomplete | None = None
 
 
 class _Measure(msgspec.Struct):
@@ -108,6 +118,26 @@ class Needs:
     def why_no_model(self, path: str) -> str | None:
         """What makes the file at `path` no model, or not all of one; None for what only fails in other ways, or not."""
         return self._look(path, {}).why_not
+
+    def why_incomplete(self, path: str) -> str | None:
+        """The same of a file that may be a projector: only what is missing at the end of it."""
+        header = self._look(path, {})
+        return header.why_not if header.incomplete else None
+
+    def still_incomplete(self, path: str) -> str | None:
+        """What is missing at the end of a file that was incomplete when it was last read, None if nothing is, or if
+        that can't be told from its size. Reads no file."""
+        known = self._headers.get(path)
+        if known is None or known.incomplete is None:
+            return None
+        short: Incomplete = known.incomplete
+        looked: Stamps = {}
+        if known.stamps == _stamps(path, looked):
+            return known.why_not
+        stamp = _stamp(short.path, looked)
+        if stamp is None or short.takes is None or stamp[0] >= short.takes:
+            return None
+        return _named(path, short.path, gguf_file.cut_short(stamp[0], short.takes))
 
     def header(self, path: str) -> Header | None:
         """What the file said when it was last asked for; None if nothing is known of it. Looks at no file."""
@@ -175,6 +205,9 @@ def read(path: str, stamps: Stamps | None = None) -> Header:
     stamps = _stamps(path, {}) if stamps is None else stamps
     try:
         return Header(stamps, gguf_file.read(path), None, ())
+    except IncompleteModel as error:
+        why = _named(path, error.path, error.why)
+        return Header(stamps, None, why, (), Incomplete(error.path, error.takes))
     except NotAModel as error:
         return Header(stamps, None, error.why, _inputs(path))
     except CannotReadModel:
@@ -184,6 +217,11 @@ def read(path: str, stamps: Stamps | None = None) -> Header:
 def unreadable() -> Header:
     """What is known of a file that nobody could read: nothing, and that only until it is asked for again."""
     return Header({}, None, None, ())
+
+
+def _named(path: str, file: str, why: str) -> str:
+    """What is wrong with a model at `path`, which may be so with another `file` of it."""
+    return why if file == path else f"its shard {printable(Path(Path(file).name))}: {why}"
 
 
 def _inputs(path: str) -> tuple[gguf_file.Input, ...]:

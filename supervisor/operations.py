@@ -9,9 +9,9 @@ from typing import Any
 
 from supervisor import protocol
 from supervisor.announcements import Announcements, Record
-from supervisor.backends import missing_program
 from supervisor.control import Connection
 from supervisor.core.events import AskDropped, Asked, Goal, LeaseAsked, LeaseEnded
+from supervisor.core.preset import Preset
 from supervisor.core.refusals import Refusal
 from supervisor.errors import ConfigurationError, Refused
 from supervisor.facts import Facts
@@ -45,8 +45,10 @@ class Operations:
         facts: Callable[[], Facts],
         reload: Reload,
         autoload: Callable[[], bool],
+        lacks: Callable[[Preset], bool],
         files: Mapping[str, Handler],
     ) -> None:
+        """`lacks` tells whether a preset's program is not there, or its file is incomplete."""
         self._loop = loop
         self._announcements = announcements
         self._logbook = logbook
@@ -54,6 +56,7 @@ class Operations:
         self._facts = facts
         self._reload = reload
         self._autoload = autoload
+        self._lacks = lacks
         self._files = files
         self._numbers = count(1)
         self._waiting: dict[int, Connection] = {}
@@ -148,10 +151,10 @@ class Operations:
         self._loop.deliver(Asked(connection.asking, Goal(message["op"]), model, wait, strict, self._is_futile(model)))
 
     def _is_futile(self, name: str | None) -> bool:
-        """Whether there is no program for a model that is not running: others must not make room for it."""
+        """Whether what a model needs that is not running is not there: others must not make room for it."""
         fleet = self._loop.fleet
         model = fleet.resolve(name or fleet.policy.fallback or "")
-        return model is not None and not model.has_process and missing_program(model.preset) is not None
+        return model is not None and not model.has_process and self._lacks(model.preset)
 
     def _reload_presets(self, connection: Connection, message: Message) -> None:
         dry_run = _field(message, "dry_run", bool, False)
@@ -234,7 +237,7 @@ def event_message(record: Record) -> Message:
 
 def line_message(line: LogLine) -> Message:
     """A line as the followers of "logs" receive it."""
-    told = {"at": line.at, "launch": line.launch, "text": line.text}
+    told = {"at": line.at, "launch": line.launch, "pid": line.pid, "text": line.text}
     return {"line": {**told, "instance": line.instance, "number": line.number}}
 
 

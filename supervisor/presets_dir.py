@@ -5,13 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from supervisor import models_dir, yaml_positions
-from supervisor.backends import missing_program
+from supervisor import models_dir, preset_faults, yaml_positions
 from supervisor.config_file import DEFAULT_MODELS, check_fallback, default_directory, models_directory, read_config
 from supervisor.configuration import LENIENT, Configuration, Judge, Origin
 from supervisor.core import preset as preset_keys
@@ -24,32 +22,13 @@ from supervisor.core.quantities import shown
 from supervisor.errors import ConfigurationError, Problem
 from supervisor.files import Files
 from supervisor.models_dir import Models
+from supervisor.preset_faults import Entry
 from supervisor.preset_paths import why_unreadable, with_paths
 from supervisor.yaml_source import Keys, Source, Written, printable
 
 SUFFIXES = (".yaml", ".yml")
 TOP_KEYS = ("defaults", "models")
 MODEL_KEYS = Preset.model_fields.keys() - {"name"}
-
-
-@dataclass
-class _Entry:
-    """A model as a file has it; `preset` is None if it has problems, or `lacks` its file. `sound` is what is left of
-    it without what is wrong, and `wrong` are the keys of that."""
-
-    source: Source
-    keys: Keys
-    written: Written
-    preset: Preset | None
-    lacks: str | None = None
-    sound: Preset | None = None
-    wrong: frozenset[str] = frozenset()
-
-    @property
-    def aliases(self) -> list[str]:
-        """The aliases, those of an invalid preset included, so that clashes show together with its other problems."""
-        written = self.written.get("aliases")
-        return [alias for alias in written if isinstance(alias, str)] if isinstance(written, list) else []
 
 
 def load(path: Path, judge: Judge = LENIENT, files: Files | None = None) -> Configuration:
@@ -64,13 +43,13 @@ def load(path: Path, judge: Judge = LENIENT, files: Files | None = None) -> Conf
     sources = list(_opened(files, [path], problems))
     config, presets_dir = read_config(sources[0]) if sources else (None, default_directory(path))
     models = _look(sources[0], config, judge) if config is not None else Models()
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, Entry] = {}
     if presets_dir is not None:
         for source in _opened(files, _presets_files(files, presets_dir, path, sources), problems):
             _load_presets(source, entries, models)
             sources.append(source)
     _check_with_programs(entries.values(), judge)
-    faults = [*_lacking(entries.values()), *_without_program(entries.values())]
+    faults = preset_faults.found(entries.values(), judge)
     aliases = _load_aliases(entries)
     found = models_dir.presets(models, _taken(entries, aliases))
     if config is not None and config.fallback is not None:
@@ -97,6 +76,7 @@ def load(path: Path, judge: Judge = LENIENT, files: Files | None = None) -> Conf
         | {name: Origin(file, None, "models_dir") for name, file in paths.items()},
         notices=tuple(_sorted([*models.notices, *(notice for source in sources for notice in source.notices)])),
         faults=tuple(_sorted(faults)),
+        incomplete=frozenset(name for name, entry in entries.items() if entry.incomplete),
         sources={name: entry.source for name, entry in entries.items()},
     )
 
@@ -115,7 +95,7 @@ def _look(source: Source, config: Config, judge: Judge) -> Models:
     return Models()
 
 
-def _taken(entries: Mapping[str, _Entry], aliases: Mapping[str, str]) -> dict[str, tuple[str | None, str]]:
+def _taken(entries: Mapping[str, Entry], aliases: Mapping[str, str]) -> dict[str, tuple[str | None, str]]:
     """The names and aliases of models that files name: each with the file of the model that has it, and where it is."""
     places = {name: entry.source.place(entry.keys) for name, entry in entries.items()}
     taken: dict[str, tuple[str | None, str]] = {alias: (None, places[name]) for alias, name in aliases.items()}
@@ -124,7 +104,7 @@ def _taken(entries: Mapping[str, _Entry], aliases: Mapping[str, str]) -> dict[st
     return taken
 
 
-def _place_misfit(misfit: Misfit, config: Source, entries: Mapping[str, _Entry], models: Models) -> list[Problem]:
+def _place_misfit(misfit: Misfit, config: Source, entries: Mapping[str, Entry], models: Models) -> list[Problem]:
     """Note what does not fit where it is written. Returns it if it is fatal, which files that nobody named are not."""
     entry = entries.get(misfit.name or "")
     if entry is None and models.found:
@@ -155,10 +135,10 @@ def look_through(path: Path, text: str) -> list[Problem]:
     Names that other files have as well are not seen. Raises ConfigurationError if it can't be read as YAML.
     """
     source = Source(path, yaml_positions.parse(text.encode(), printable(path)))
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, Entry] = {}
     _load_presets(source, entries, Models())
     _load_aliases(entries)
-    return _sorted([*source.problems, *_lacking(entries.values())])
+    return _sorted([*source.problems, *preset_faults.lacking(entries.values())])
 
 
 def is_presets_name(name: str) -> bool:
@@ -186,7 +166,7 @@ def _presets_files(files: Files, directory: Path, config: Path, sources: list[So
     return [directory / name for name in sorted(names) if is_presets_name(name) and directory / name != config]
 
 
-def _load_presets(source: Source, entries: dict[str, _Entry], found: Models) -> None:
+def _load_presets(source: Source, entries: dict[str, Entry], found: Models) -> None:
     """Add the models of one file to `entries`, and all that is wrong with them to the file's problems.
 
     One that names no `model` has the files of the one `found` under its name.
@@ -204,7 +184,7 @@ def _load_presets(source: Source, entries: dict[str, _Entry], found: Models) -> 
             entries[name] = _load_preset(source, name, whole, found)
         else:
             source.complain(keys, f"cannot use {shown(written)} as a model: write 'key: value' lines below its name")
-            entries[name] = _Entry(source, keys, {}, None)
+            entries[name] = Entry(source, keys, {}, None)
 
 
 def _sections(source: Source) -> tuple[Written, Written]:
@@ -250,9 +230,9 @@ def _merged(over: Written, under: Written) -> Written:
     return merged
 
 
-def _load_preset(source: Source, name: str, written: Written, models: Models) -> _Entry:
+def _load_preset(source: Source, name: str, written: Written, models: Models) -> Entry:
     """One model of a file; what is wrong with it is complained about, but for a file that `models` might have had."""
-    entry = _Entry(source, ("models", name), written, None)
+    entry = Entry(source, ("models", name), written, None)
     body = with_paths(written, source.path.parent)
     found: list[tuple[Keys, str]] = []
     if "name" in body:
@@ -289,7 +269,7 @@ def _instead(name: str, models: Models) -> str:
     return f"{why}; until then the model is left out"
 
 
-def _check_with_programs(entries: Iterable[_Entry], judge: Judge) -> None:
+def _check_with_programs(entries: Iterable[Entry], judge: Judge) -> None:
     """Complain about what the programs would refuse that are to serve the models."""
     judge.prepare([entry.sound for entry in entries if entry.sound is not None and not entry.source.is_full])
     for entry in entries:
@@ -299,24 +279,7 @@ def _check_with_programs(entries: Iterable[_Entry], judge: Judge) -> None:
                     entry.source.complain((*entry.keys, *keys), message)
 
 
-def _lacking(entries: Iterable[_Entry]) -> list[Problem]:
-    """Presets that go without a model until its file is there; noted where they are written."""
-    return [_noted(entry, "model", entry.lacks) for entry in entries if entry.lacks]
-
-
-def _without_program(entries: Iterable[_Entry]) -> list[Problem]:
-    """Presets that can't be loaded until a program is there; noted likewise. llama-servers were asked already."""
-    commands = [(entry, entry.preset) for entry in entries if entry.preset and entry.preset.backend == "command"]
-    missing = [(entry, why) for entry, preset in commands if (why := missing_program(preset))]
-    return [_noted(entry, "command", f"{why}; until it is there the model can't be loaded") for entry, why in missing]
-
-
-def _noted(entry: _Entry, key: str, message: str) -> Problem:
-    entry.source.notice((*entry.keys, key), message)
-    return entry.source.notices[-1]
-
-
-def _load_aliases(entries: dict[str, _Entry]) -> dict[str, str]:
+def _load_aliases(entries: dict[str, Entry]) -> dict[str, str]:
     """The name that each alias leads to; complains about those that are names or aliases of other models."""
     aliases: dict[str, str] = {}
     for name, entry in entries.items():
@@ -333,7 +296,7 @@ def _load_aliases(entries: dict[str, _Entry]) -> dict[str, str]:
     return aliases
 
 
-def _origin(entry: _Entry, base: Path) -> Origin:
+def _origin(entry: Entry, base: Path) -> Origin:
     path = entry.source.path
     return Origin(
         printable(path.relative_to(base) if path.is_relative_to(base) else path), entry.source.line(entry.keys)

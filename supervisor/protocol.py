@@ -30,7 +30,7 @@ withdraws a queued one.
     → {"op": "events", "follow": true, "since": 0}
     ← {"ok": true}, then {"event": {…}} a line each
     → {"op": "logs", "model": M, "lines": 100, "after": 0, "follow": true}
-    ← {"ok": true}, then {"line": {"at", "launch", "text", "instance", "number"}} a line each
+    ← {"ok": true}, then {"line": {"at", "launch", "pid", "text", "instance", "number"}} a line each
     → {"op": "preset", "model": M}
     ← {"ok": true, "preset": [{"key", "value", "source", "file", "line"}]}                 see preset_origins.py
 

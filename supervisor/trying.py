@@ -39,6 +39,9 @@ class Trying:
     def why_no_model(self, path: str) -> str | None:
         return self._judge.why_no_model(path)
 
+    def why_incomplete(self, path: str) -> str | None:
+        return self._judge.why_incomplete(path)
+
     def prepare(self, presets: Iterable[Preset]) -> None:
         self._judge.prepare([preset for preset in presets if not self._kept(preset) and self._may_run(preset)])
 

@@ -1,7 +1,6 @@
 """A model's log, as its processes write it: as text to keep, and as events for the page that follows it.
 
-Whatever a process writes is text here: escape sequences are taken out, characters that would change how others are
-shown are replaced, lines are cut. A browser that reads too slowly is told how many lines it has missed.
+A browser that reads too slowly is told how many lines it has missed.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,6 +22,7 @@ from admin.connection import stopping, watch
 from admin.dashboard.access import Role, needs, still_signed_in
 from admin.dashboard.pages import new_blueprint
 from admin.followers import For, endless
+from admin.log_text import clean
 from admin.supervision import connect
 from supervisor.client import Client
 from supervisor.errors import NotRunning, ProtocolError, Refused
@@ -33,23 +32,12 @@ blueprint = new_blueprint("log")
 
 MOST_LINES = 5000
 MAX_BYTES = 2**20  # of lines for a browser that reads too slowly
-MAX_CHARACTERS = 4096
 BATCH_LINES = 1000
 BATCH_SECONDS = 0.05  # between two events, however fast lines come
 HEARTBEAT_SECONDS = 15.0
 YIELD_LINES = 200  # read at once, before other requests get on
 
-# Control sequences (CSI), strings (OSC and the like, up to their end) and the short ones: ECMA-48, 5.4 and 8.3.
-_ESCAPES = re.compile(
-    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
-    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
-    "|\x1b[ -/]*[0-~]"
-)
-_HIDDEN = frozenset(["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"])
-# Joins the parts of an emoji, and letters of several scripts.
-_JOINERS = "\u200c\u200d"
-
-Line = tuple[int, float, int, str, str]  # number, time, launch, instance, text
+Line = tuple[int, float, int, str, str, int | None]  # number, time, launch, instance, text, process
 
 
 @blueprint.get("/ui/model-log/<path:name>")
@@ -71,16 +59,6 @@ def log(name: str) -> Response:
     headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
     browser = request.environ.get("gunicorn.socket")
     return Response(_events(client, messages, browser, still_signed_in()), headers=headers)
-
-
-def clean(text: str) -> str:
-    """What of a line is shown: what a terminal would have left of it, without what would make it lie."""
-    text = _ESCAPES.sub("", text)
-    if "\r" in text:
-        text = next((piece for piece in reversed(text.split("\r")) if piece), "")
-    if len(text) > MAX_CHARACTERS:
-        text = f"{text[:MAX_CHARACTERS]}… ({len(text) - MAX_CHARACTERS} more characters)"
-    return text if text.isprintable() else "".join(map(_shown, text))
 
 
 class Pending:
@@ -106,7 +84,7 @@ class Pending:
         self.changed.set()
 
     def take(self) -> bytes:
-        """The next event: {"lines": [[number, time, launch, instance, text]], "skipped": how many before them}."""
+        """The next event: {"lines": [[number, time, launch, instance, text, pid]], "skipped": how many before them}."""
         lines = [self._first() for _ in range(min(len(self._lines), BATCH_LINES))]
         skipped, self.skipped = self.skipped, 0
         if not self._lines:
@@ -159,8 +137,8 @@ def _text(name: str, lines: int) -> Response:
     with connect() as client:
         told = [_line(message["line"]) for message in client.stream("logs", model=name, lines=lines)]
     text = "".join(
-        f"{datetime.fromtimestamp(at, UTC).isoformat(timespec='milliseconds')} {instance}[{launch}] {line}\n"
-        for _, at, launch, instance, line in told
+        f"{datetime.fromtimestamp(at, UTC).isoformat(timespec='milliseconds')} {instance}[{pid or launch}] {line}\n"
+        for _, at, launch, instance, line, pid in told
     )
     response = Response(text, content_type="text/plain; charset=utf-8")
     if request.args.get("download"):
@@ -171,13 +149,7 @@ def _text(name: str, lines: int) -> Response:
 
 def _line(line: Message) -> Line:
     launch, number = line["launch"], line.get("number") or 0
-    return number, line["at"], launch, line.get("instance") or "", clean(line["text"])
-
-
-def _shown(character: str) -> str:
-    if character in _JOINERS or character == "\t" or unicodedata.category(character) not in _HIDDEN:
-        return character
-    return "\N{REPLACEMENT CHARACTER}"
+    return number, line["at"], launch, line.get("instance") or "", clean(line["text"]), line.get("pid")
 
 
 def _number(field: str, default: int) -> int:

@@ -6,18 +6,16 @@ stream of its own, see log.py.
 
 from __future__ import annotations
 
-import shlex
-
 from flask import current_app, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from admin.dashboard.access import Role, needs
 from admin.dashboard.pages import new_blueprint
 from admin.entries import Entries
-from admin.model_view import gguf, history, preset, usage
+from admin.model_view import gguf, history, preset, started, usage
 from admin.models import find
 from admin.supervision import ask, connect, status
-from admin.view import LABELS, row
+from admin.view import row
 from supervisor.errors import Refused
 from supervisor.protocol import Message
 
@@ -55,17 +53,15 @@ def _view(answer: Message, model: Message) -> Message:
     name = model["name"]
     entries: Entries = current_app.extensions["models.entries"]
     entry = entries.of([model], answer)[0]
-    args = entry["status"]["args"]
     with connect() as client:
         events = [message["event"] for message in client.stream("events", since=0)]
     return {
         "model": row(model),
-        "labels": LABELS,
         "place": {"file": model.get("file"), "line": model.get("line"), "source": model.get("source")},
         "history": history(events, name),
         "preset": _preset(name, model["backend"]),
         "gguf": gguf(entry["status"]["detail"]["meta"]),
-        "command": shlex.join(args) if args else None,
+        "started": started(model, entry["status"]["args"], current_app.config["RUNTIME_DIR"]),
         "usage": usage(name, entry["status"]["preset"], request.host_url.rstrip("/")),
     }
 

@@ -19,7 +19,7 @@ from admin.entries import Entries
 from admin.models import find
 from admin.origin import refuse_foreign_pages
 from admin.supervision import ask, status
-from admin.view import LABELS, words
+from admin.view import words
 from supervisor.errors import Refused
 
 blueprint = new_blueprint("playground")
@@ -108,7 +108,7 @@ def choice(model: Json, entry: Json) -> Json:
         "aliases": model["aliases"],
         "description": model["description"],
         "state": model["state"],
-        "label": LABELS[model["state"]],
+        "label": model["state"],
         "words": words(model),
         "percent": round(100 * progress) if model["state"] == "starting" and progress is not None else None,
         "lines": reason["last_lines"] if reason is not None and model["state"] in ENDED else [],

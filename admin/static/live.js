@@ -6,13 +6,16 @@ const RETRY_MS = 2000;
 
 const live = document.getElementById("live");
 
-// Tell whether what the page shows is true, in the header's status line.
+// Tell whether what the page shows is true, in the header's status line. The document hears "back" when it is so again:
+// what went wrong before is history.
 export function say(isLive) {
   const text = isLive ? "live" : AWAY;
   if (!isLive && live.querySelector("a")) return; // it says why
   if (live.textContent !== text) live.textContent = text;
+  const isBack = isLive && document.body.classList.contains("away");
   live.classList.toggle("lost", !isLive);
   document.body.classList.toggle("away", !isLive);
+  if (isBack) document.dispatchEvent(new Event("back"));
 }
 
 // A session ends by itself, or with its password. The page stays as it is: there may be unsaved words in it.

@@ -59,11 +59,11 @@ function note(text) {
   return made;
 }
 
-function lineOf([, at, launch, instance, text]) {
+function lineOf([, at, , instance, text, pid]) {
   const made = document.createElement("div");
   made.className = "line";
   made.dataset.at = at;
-  made.dataset.launch = launch;
+  if (pid) made.dataset.pid = pid;
   made.append(span("time", clock(at)));
   const replica = instance.lastIndexOf("#");
   if (replica >= 0) made.append(span("tag", instance.slice(replica)));
@@ -86,12 +86,12 @@ function add(made) {
 }
 
 function put(line) {
-  const [, at, launch, instance] = line;
+  const [, at, launch, instance, , pid] = line;
   if (!launches.has(launch)) {
     launches.add(launch);
     const replica = instance.lastIndexOf("#");
     const whose = replica >= 0 ? ` of ${instance.slice(replica)}` : "";
-    add(note(`process start ${launch}${whose} · ${new Date(at * 1000).toLocaleString()}`));
+    add(note(`${pid ? `process ${pid}` : "another process"}${whose}, from ${new Date(at * 1000).toLocaleString()}`));
   }
   add(lineOf(line));
 }
@@ -164,8 +164,9 @@ function unmark() {
 function showFound() {
   if (current && !current.isConnected) current = null;
   const total = marks.length >= MOST_MARKS ? `${MOST_MARKS} or more` : String(marks.length);
-  const place = current ? `${[...marks].indexOf(current) + 1} of ` : "";
-  const text = !query ? "" : marks.length ? `${place}${total} found` : "nothing found";
+  const place = current ? [...marks].indexOf(current) + 1 : 0;
+  const text = !query ? "" : !marks.length ? "nothing found" : place ? `${place} of ${total}` : `${total} found`;
+  for (const button of [element("log-previous"), element("log-next")]) button.disabled = !marks.length;
   if (found.textContent !== text) found.textContent = text;
 }
 
@@ -174,6 +175,23 @@ function find() {
   const text = search.value;
   query = text ? new RegExp(escaped(text), "giu") : null;
   if (query) for (const words of log.querySelectorAll(".text")) mark(words);
+  if (marks.length) choose(firstInSight());
+  else showFound();
+}
+
+// The first match that is not above what is seen of the log, or the last one.
+function firstInSight() {
+  const top = log.getBoundingClientRect().top;
+  const all = [...marks];
+  return all.find((each) => each.getBoundingClientRect().bottom > top) ?? all.at(-1);
+}
+
+function choose(match) {
+  current?.classList.remove("current");
+  current = match;
+  current.classList.add("current");
+  press(buttons.follow, false);
+  current.scrollIntoView({ block: "center", inline: "nearest" });
   showFound();
 }
 
@@ -181,12 +199,7 @@ function go(step) {
   if (!marks.length) return;
   const all = [...marks];
   const from = current?.isConnected ? all.indexOf(current) : step > 0 ? -1 : 0;
-  current?.classList.remove("current");
-  current = all.at((from + step) % all.length);
-  current.classList.add("current");
-  press(buttons.follow, false);
-  current.scrollIntoView({ block: "center", inline: "nearest" });
-  showFound();
+  choose(all.at((from + step) % all.length));
 }
 
 let searching = 0;
@@ -198,7 +211,7 @@ search.addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
   event.preventDefault();
   if (query?.source !== escaped(search.value)) find();
-  go(event.shiftKey ? -1 : 1);
+  else go(event.shiftKey ? -1 : 1);
 });
 element("log-next").addEventListener("click", () => go(1));
 element("log-previous").addEventListener("click", () => go(-1));
@@ -242,7 +255,8 @@ buttons.pause.addEventListener("click", () => {
 log.addEventListener("pointerover", (event) => {
   const line = event.target.closest(".line");
   if (!line || line.title) return;
-  line.title = `${new Date(line.dataset.at * 1000).toLocaleString()}, process start ${line.dataset.launch}`;
+  const written = new Date(line.dataset.at * 1000).toLocaleString();
+  line.title = line.dataset.pid ? `${written}, process ${line.dataset.pid}` : written;
 });
 
 // Whoever scrolls up wants to read, and whoever comes back to the end to follow. The log scrolls by itself as well: what

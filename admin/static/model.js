@@ -9,6 +9,8 @@ const CHARTS_MS = 10_000;
 const COPIED_MS = 2000;
 const PARTS = ["state", "history-section", "preset-section"];
 
+const GONE = "This model is not there any more: its preset was renamed or removed.";
+
 const page = document.getElementById("model");
 const error = document.getElementById("error");
 const copied = document.getElementById("copied");
@@ -81,14 +83,19 @@ function updatePart(old, fresh) {
 const refresh = fetching(
   page.dataset.part,
   (body) => {
+    if (error.textContent === GONE) tell("");
     for (const id of PARTS) updatePart(document.getElementById(id), body.querySelector(`#${id}`));
   },
   (answer) => {
     if (answer.status !== 404) return false;
-    tell("This model is not there any more: its preset was renamed or removed.");
+    tell(GONE);
     return true;
   },
 );
+
+document.addEventListener("back", () => {
+  if (error.textContent !== GONE) tell("");
+});
 
 page.addEventListener("submit", async (event) => {
   event.preventDefault();

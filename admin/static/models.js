@@ -5,7 +5,7 @@
 import { fetching, follow, keepTimes, send, tick } from "./live.js";
 
 const TICK_MS = 5000;
-const PARTS = ["summary", "room", "queue"];
+const PARTS = ["summary", "room", "notices", "queue"];
 const STATES = ["ready", "starting", "stopping", "backoff", "failed", "stopped"];
 const KEYS = { l: "load", u: "unload", r: "restart" };
 
@@ -90,6 +90,8 @@ function updateRow(old, fresh) {
 
 function updatePart(old, fresh) {
   keepTimes(old, fresh);
+  const details = fresh.querySelector("details");
+  if (details) details.open = old.querySelector("details")?.open ?? details.open;
   if (old.isEqualNode(fresh)) return;
   const top = old.querySelector(".scroll")?.scrollTop ?? 0;
   const focused = document.activeElement.matches(".scroll") && old.contains(document.activeElement);
@@ -152,6 +154,8 @@ function tell(text) {
   error.textContent = text;
   error.hidden = !text;
 }
+
+document.addEventListener("back", () => tell(""));
 
 async function act(form) {
   await send(form, tell);

@@ -27,12 +27,14 @@ class Reason:
 @dataclass(frozen=True)
 class Instance:
     """One replica of a model, or the web tier as "@web". Times are Unix seconds; `progress` is 0 to 1. One that is
-    `sleeping` has put its model away until it is asked; with progress, it loads it again."""
+    `sleeping` has put its model away until it is asked; with progress, it loads it again. `stopped_by` says why one is
+    stopped that did not end so."""
 
     name: str
     state: str
     draining: bool
     reason: Reason | None
+    stopped_by: str | None
     message: str | None
     sleeping: bool
     progress: float | None
@@ -64,7 +66,8 @@ class Memory:
 class Model(Instance):
     """One preset: what it has in common with its foremost replica, and what is the model's own.
 
-    `replicas` is empty where the supervisor tells of none. `waiting_for` says why the oldest of those who wait does.
+    `replicas` is empty where the supervisor tells of none. `waiting_for` says why the oldest of those who wait does,
+    `incomplete` which file of it is not all there.
     """
 
     aliases: tuple[str, ...]
@@ -76,6 +79,7 @@ class Model(Instance):
     waiting_since: float | None
     waiting_for: str | None
     memory: Memory | None
+    incomplete: str | None
     replicas: tuple[Instance, ...]
 
 
@@ -146,10 +150,11 @@ class Event:
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of a model server's log; `launch` tells its runs apart."""
+    """A line of a model server's log; `launch` tells its runs apart, `pid` is the process of this one."""
 
     at: float
     launch: int | None
+    pid: int | None
     text: str
 
 
@@ -188,6 +193,7 @@ def log_line(message: Message) -> LogLine:
     return LogLine(
         at=checked.number(body, "at"),
         launch=checked.or_none(body, "launch", checked.whole),
+        pid=checked.or_none(body, "pid", checked.whole),
         text=checked.text(body, "text"),
     )
 
@@ -242,6 +248,7 @@ def _model(body: Message) -> Model:
         waiting_since=checked.or_none(body, "waiting_since", checked.number),
         waiting_for=checked.or_none(body, "waiting_for", checked.text),
         memory=checked.or_none(body, "memory", lambda message, key: _memory(checked.table(message, key))),
+        incomplete=checked.or_none(body, "incomplete", checked.text),
         replicas=tuple(Instance(**_facts(each)) for each in checked.or_none(body, "replicas", checked.tables) or ()),
     )
 
@@ -253,6 +260,7 @@ def _facts(body: Message) -> dict[str, Any]:
         "state": checked.text(body, "state"),
         "draining": body.get("draining") is True,
         "reason": checked.or_none(body, "reason", lambda message, key: _reason(checked.table(message, key))),
+        "stopped_by": checked.or_none(body, "stopped_by", checked.text),
         "message": checked.or_none(body, "message", checked.text),
         "sleeping": body.get("sleeping") is True,
         "progress": checked.or_none(body, "progress", checked.number),

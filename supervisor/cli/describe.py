@@ -7,6 +7,7 @@ from supervisor.cli.answers import Instance, Memory, Model, Room
 from supervisor.cli.terminal import Cell, Column, clock, colour, escape, span, table
 from supervisor.core.need import HOST, host_first, in_words, sizes
 from supervisor.core.quantities import readable_size
+from supervisor.core.reasons import at_rest
 
 COLOUR_OF_STATE = {"ready": "green", "starting": "yellow", "stopping": "yellow", "backoff": "yellow", "failed": "red"}
 EXPLAINED_BY_LOG = frozenset({"failed", "backoff"})
@@ -22,7 +23,7 @@ INDENT = "    "
 
 
 def state(model: Model, now: float) -> str:
-    """Such as "ready", "ready 2/3" with replicas, "loading 42%" or "failed: exited with code 65".
+    """Such as "ready", "ready 2/3" with replicas, "starting 42%" or "failed: exited with code 65".
 
     `now` is a Unix time in seconds.
     """
@@ -38,7 +39,7 @@ def state_of_one(model: Instance, now: float) -> str:
     why = f": {model.reason.text}" if model.reason else ""
     match model.state:
         case "starting" if model.progress is not None:
-            return f"loading {min(max(model.progress, 0), 1):.0%}"
+            return f"starting {min(max(model.progress, 0), 1):.0%}"
         case "starting":
             return f"starting: {model.message}" if model.message else "starting"
         case "backoff" if model.next_start is not None:
@@ -49,6 +50,8 @@ def state_of_one(model: Instance, now: float) -> str:
             return "ready, draining" if model.draining else "ready"
         case "stopping":
             return "stopping"
+        case "stopped" if model.reason:
+            return f"stopped: {at_rest(model.stopped_by, model.reason.text)}"
         case _:
             return f"{model.state}{why}"
 
@@ -122,6 +125,7 @@ def _facts(model: Model, now: float) -> list[tuple[str, str | None]]:
         ("Preset", f"{model.file}:{model.line}" if model.line is not None else None),
         ("File", model.file if model.line is None else None),
         ("PID", f"{model.pid}{launch}" if alone else None),
+        ("Incomplete", model.incomplete),
         ("Message", model.message),
         ("Requests", f"{model.in_flight} in flight, {model.waiting} waiting, {model.served} served"),
         ("Waiting", waiting(model, now) if model.waiting else None),

@@ -31,7 +31,7 @@ def command(model: str, follow: bool, lines: int, as_json: bool) -> int:
                 say_json(checked.field(message, "line"), indent=None)
                 continue
             if launch is not None and line.launch != launch:
-                say(f"-- launch {line.launch} --")
+                say(f"-- process {line.pid} --" if line.pid else "-- another process --")
             launch = line.launch
             say(f"{clock(line.at)} {escape_log(line.text)}")
     return 0

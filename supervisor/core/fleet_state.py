@@ -62,11 +62,11 @@ class Instance:
     `model` is the preset's name, `name` its own. `terms` are the preset it was launched with, or will be. `deadline` is
     when its state must end: its start, drain or stop timeout, its back-off, or its idle_timeout. `alive_by` is when it
     must have given a sign of life, and `probe_at` when it is asked for one. `ending` is why it is being stopped,
-    `reason` why its last run ended. `drain_before`: leases asked before then are still granted while it drains.
-    `needs_room` asks for an eviction before the next start, because the last one ran out of memory; `made_room` says
-    that this was done already. `used` is what it alone was seen to use, `used_shared` its part of what it shares.
-    `free_since` is when its last lease ended. `sleeping` says that it unloaded its model until somebody asks it; with
-    `progress`, that it loads it again.
+    `reason` why its last run ended; `stopped_by` says what else made it rest since. `drain_before`: leases asked before
+    then are still granted while it drains. `needs_room` asks for an eviction before the next start, because the last
+    one ran out of memory; `made_room` says that this was done already. `used` is what it alone was seen to use,
+    `used_shared` its part of what it shares. `free_since` is when its last lease ended. `sleeping` says that it
+    unloaded its model until somebody asks it; with `progress`, that it loads it again.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Instance:
     drain_before: float = 0.0
     ending: EndReason | None = None
     reason: EndReason | None = None
+    stopped_by: str | None = None
     failures: tuple[float, ...] = ()
     out_of_memory: bool = False
     needs_room: bool = False

@@ -13,7 +13,7 @@ from supervisor.core.events import Notified, Probed
 from supervisor.core.fleet_state import WEB, Instance, Model, WebTier
 from supervisor.core.preset import HttpReady, Preset
 from supervisor.core.quantities import format_duration
-from supervisor.core.reasons import EndReason, Kind
+from supervisor.core.reasons import CALLED_OFF, RESET, EndReason, Kind
 from supervisor.core.restart import Verdict, verdict
 from supervisor.core.states import State, Trigger, next_state
 
@@ -41,6 +41,7 @@ class Lifecycle:
         instance.was_ready = instance.out_of_memory = instance.draining = instance.needs_room = False
         instance.sleeping = False
         instance.ending = instance.pid = instance.message = instance.progress = instance.ailment = None
+        instance.stopped_by = None
         instance.served_this_run, instance.free_since = 0, None
         timeout = instance.terms.start_timeout
         instance.deadline = None if timeout is None else now + timeout
@@ -131,7 +132,7 @@ class Lifecycle:
         if instance.state is State.BACKOFF:
             before = instance.state
             self._move(instance, Trigger.STOP, now)
-            instance.deadline = None
+            instance.deadline, instance.stopped_by = None, CALLED_OFF
             self._announce(instance, "restart called off", before)
         elif instance.state is State.STARTING or (instance.state is State.READY and not instance.leases):
             instance.ending = why
@@ -248,6 +249,7 @@ class Lifecycle:
         instance.needs_room = instance.made_room = False
         if instance.state is State.FAILED:
             self._move(instance, Trigger.RESET, now)
+            instance.stopped_by = RESET
             self._announce(instance, "failure reset", State.FAILED)
 
     def _ready(self, instance: Instance, now: float) -> None:

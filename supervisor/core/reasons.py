@@ -5,12 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from supervisor.core.last_words import telling
+
 # sysexits(3): wrong usage, bad data, missing input, bad configuration. A server that ends with one of them would end
 # so again, whatever the delay; like systemd's RestartPreventExitStatus=.
 PERMANENT_EXIT_CODES = frozenset({64, 65, 66, 78})
 
 SIGNAL_NAMES = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE"}
 SIGNAL_NAMES |= {9: "SIGKILL", 11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU"}
+
+
+# Why an instance is stopped that did not end so.
+RESET = "reset"
+CALLED_OFF = "its restart was called off"
+
+
+def at_rest(stopped_by: str | None, last_end: str) -> str:
+    """Why an instance is stopped, such as "reset; its last end: exited with code 65"."""
+    return last_end if stopped_by is None else f"{stopped_by}; its last end: {last_end}"
 
 
 class Kind(StrEnum):
@@ -73,6 +85,12 @@ class EndReason:
         """True for an end that nobody asked for, except a clean exit of a server that had been ready."""
         clean = self.kind is Kind.EXITED and self.code == 0 and not self.before_ready
         return not self.intended and not clean
+
+    @property
+    def telling(self) -> str | None:
+        """Of its last lines, the one that says most of why; None if there are none."""
+        line = telling(self.last_lines)
+        return None if line is None else line.strip()
 
     @property
     def text(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from supervisor.core.last_words import telling
 from supervisor.core.need import Bytes, Need, in_words, total
 from supervisor.core.policy import Policy
 from supervisor.core.reasons import EndReason
@@ -114,5 +113,4 @@ def _of_same(amount: Bytes, needed: Need) -> dict[str, int]:
 
 
 def _why(reason: EndReason) -> str:
-    line = telling(reason.last_lines)
-    return f"{reason.text}; its log says: {line.strip()}" if line else reason.text
+    return f"{reason.text}; its log says: {reason.telling}" if reason.telling else reason.text

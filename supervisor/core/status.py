@@ -90,6 +90,7 @@ def instance_status(instance: Instance, offset: float) -> Picture:
         "since": instance.since + offset,
         "draining": instance.draining,
         "reason": reason_status(instance.reason, offset),
+        "stopped_by": instance.stopped_by,
         "message": instance.message,
         "progress": instance.progress,
         "sleeping": instance.sleeping,
@@ -103,7 +104,7 @@ def instance_status(instance: Instance, offset: float) -> Picture:
 
 
 def reason_status(reason: EndReason | None, offset: float) -> Picture | None:
-    """Why a run ended, in words and in numbers."""
+    """Why a run ended, in words and in numbers; `telling` is one of the `last_lines`."""
     if reason is None:
         return None
     return {
@@ -113,15 +114,15 @@ def reason_status(reason: EndReason | None, offset: float) -> Picture | None:
         "signal": reason.signal_name,
         "at": reason.at + offset,
         "last_lines": list(reason.last_lines),
+        "telling": reason.telling,
     }
 
 
 def status_line(fleet: Fleet) -> str:
-    """What `systemctl status` shows, such as "3 ready, 1 loading, 0 failed"."""
+    """What `systemctl status` shows, such as "3 ready, 1 starting, 0 backoff, 0 failed"."""
     states = [model.state for model in fleet.models.values()]
-    ready, failed = states.count(State.READY), states.count(State.FAILED)
-    loading = states.count(State.STARTING) + states.count(State.BACKOFF)
-    line = f"{ready} ready, {loading} loading, {failed} failed"
+    shown = (State.READY, State.STARTING, State.BACKOFF, State.FAILED)
+    line = ", ".join(f"{states.count(state)} {state.value}" for state in shown)
     return f"stopping; {line}" if fleet.stopping else line
 
 

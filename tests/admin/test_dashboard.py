@@ -84,13 +84,13 @@ def test_every_state_in_words(web: WebTier, supervisor: FakeSupervisor) -> None:
     answer = web.request("GET", "/")
     page = check_page(answer)
     shown = text(answer)
-    assert "9 models: 2 ready, 2 loading, 1 restarting, 1 failed" in shown
+    assert "9 models: 2 ready, 2 starting, 1 backoff, 1 failed" in shown
     assert "a ready 2 in flight, 3 waiting – unknown 0 5 min Unload a Restart a" in shown
-    assert "b loading 42 % 42 % loading tensors" in shown
+    assert "b starting 42 % 42 % loading tensors" in shown
     assert "c failed exited with code 65 Last log lines of c loading error:" in shown
     assert "<b>no such file" not in answer.body.decode()
     assert "d general chat also gpt, x stopped" in shown
-    assert "e restarting exited with code 65; next start in 7 s" in shown
+    assert "e backoff exited with code 65; next start in 7 s" in shown
     assert "f ready finishing its requests, then stopping" in shown
     assert "h stopped evicted for a" in shown
     assert {"max": "100", "value": "42", "aria-label": "Loading b"} in page.of("progress")
@@ -117,7 +117,7 @@ def test_replicas(web: WebTier, supervisor: FakeSupervisor) -> None:
     check_page(answer)
     shown = text(answer)
     assert "a ready 1/3 a ready process 7, 2 in flight a#2" in shown
-    assert "a#2 restarting 0 in flight, 4 restarts; exited with code 1; next start in 3 s" in shown
+    assert "a#2 backoff 0 in flight, 4 restarts; exited with code 1; next start in 3 s" in shown
     assert "a#3 ready process 9, 0 in flight; finishing its requests, then stopping" in shown
     assert "b ready 0 in flight" in shown
     assert "c stopped c stopped process" in shown

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from test_dashboard import asking, check_page, text
 from web_tier import WebTier, read_until
 
-from admin.dashboard.log import MAX_BYTES, MAX_CHARACTERS, MOST_LINES, Pending, clean
+from admin.dashboard.log import MAX_BYTES, MOST_LINES, Pending
+from admin.log_text import MAX_CHARACTERS, clean
 from admin.model_view import MOST_EVENTS, gguf, history, lasted, origin, preset, usage
 from supervisor import protocol
 from supervisor.errors import Refused
@@ -331,21 +332,21 @@ def test_a_slow_browser_misses_lines_and_is_told() -> None:
 
 def test_a_slow_browser_holds_few_bytes() -> None:
     pending = Pending()
-    pending.add((1, 0.0, 1, "m", "first"))
+    pending.add((1, 0.0, 1, "m", "first", None))
     for number in range(2, 202):
-        pending.add((number, 0.0, 1, "m", clean("\N{GRINNING FACE}" * MAX_CHARACTERS)))
+        pending.add((number, 0.0, 1, "m", clean("\N{GRINNING FACE}" * MAX_CHARACTERS), None))
     event = pending.take()
     told = json.loads(event.partition(b"data: ")[2])
     assert MAX_BYTES * 0.9 < len(event) < MAX_BYTES + 100
     assert (pending.take(), pending.changed.is_set()) == (b"", False)
     numbers = [number for number, *_ in told["lines"]]
     assert numbers == list(range(told["skipped"] + 1, 202))
-    pending.add((202, 0.0, 1, "m", "there is room again"))
+    pending.add((202, 0.0, 1, "m", "there is room again", None))
     assert json.loads(pending.take().partition(b"data: ")[2])["skipped"] == 0
 
 
 def line(number: int, words: str, **fields: Any) -> Message:
-    return {"line": {"at": 0.5, "launch": 3, "text": words, "instance": "m", "number": number, **fields}}
+    return {"line": {"at": 0.5, "launch": 3, "pid": 47, "text": words, "instance": "m", "number": number, **fields}}
 
 
 def test_the_log_as_text(web: WebTier, supervisor: FakeSupervisor) -> None:
@@ -354,7 +355,7 @@ def test_the_log_as_text(web: WebTier, supervisor: FakeSupervisor) -> None:
     assert supervisor.of("logs") == [{"op": "logs", "model": "a/b c", "lines": 7}]
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''a-b-c.log.txt"
-    assert answer.body.decode() == "1970-01-01T00:00:00.500+00:00 m[3] one\n1970-01-01T00:00:00.500+00:00 m[3] <b>\n"
+    assert answer.body.decode() == "1970-01-01T00:00:00.500+00:00 m[47] one\n1970-01-01T00:00:00.500+00:00 m[47] <b>\n"
 
 
 @pytest.mark.parametrize(
@@ -372,8 +373,8 @@ def test_the_log_as_events(web: WebTier, supervisor: FakeSupervisor, query: str,
         browser.sendall(asking(web, f"/ui/model-log/m?follow=1&lines=500{query}", header))
         received = read_until(browser, b"two")
         assert b"\r\nContent-Type: text/event-stream\r\n" in received
-        assert b'[8,0.5,3,"m","one"]' in received
-        assert b'[9,0.5,3,"m#2","two"]' in received
+        assert b'[8,0.5,3,"m","one",47]' in received
+        assert b'[9,0.5,3,"m#2","two",47]' in received
     assert supervisor.of("logs") == [{"op": "logs", "model": "m", "lines": 500, "after": after, "follow": True}]
     supervisor.wait_for("hangup")
 

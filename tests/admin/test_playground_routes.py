@@ -70,7 +70,7 @@ def test_what_is_told_of_models(web: WebTier, supervisor: FakeSupervisor) -> Non
         "aliases": ["x"],
         "description": "chat",
         "state": "starting",
-        "label": "loading",
+        "label": "starting",
         "words": "tensors",
         "percent": 43,
         "lines": [],

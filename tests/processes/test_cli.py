@@ -25,7 +25,7 @@ def test_status_shows_a_table(tmp_path: Path) -> None:
     assert lines[4].startswith("bad    failed: exited with code 65")
     assert lines[5].startswith("qwen   ready")
     assert lines[5].split()[-4:] == ["1", "-", "0", "4712"]
-    assert "loading 42%" in lines[6]
+    assert "starting 42%" in lines[6]
     assert " 5min " in lines[6]
     assert (result.exit_code, result.stderr) == (0, "")
 
@@ -78,7 +78,7 @@ def test_status_of_a_failed_model_explains_it(tmp_path: Path) -> None:
     [
         ({"state": "ready", "draining": True}, "ready, draining"),
         ({"state": "starting", "message": "loading tensors"}, "starting: loading tensors"),
-        ({"state": "starting", "progress": 1e308}, "loading 100%"),
+        ({"state": "starting", "progress": 1e308}, "starting 100%"),
         ({"state": "stopping"}, "stopping"),
         ({"state": "stopped"}, "stopped"),
         ({"state": "backoff", "next_start": 0.0, "reason": failed()["reason"]}, "backoff, starts again in 0s: exited"),
@@ -195,17 +195,17 @@ def _reset(request: protocol.Message) -> list[bytes]:
     return [protocol.encode(protocol.ok(model=model(request["model"], state="stopped")))]
 
 
-def log_line(text: str, launch: int = 1) -> protocol.Message:
-    return {"line": {"at": 1760000000.0, "launch": launch, "text": text}}
+def log_line(text: str, launch: int = 1, pid: int | None = None) -> protocol.Message:
+    return {"line": {"at": 1760000000.0, "launch": launch, "pid": pid, "text": text}}
 
 
 def test_logs_prints_lines_and_where_a_launch_begins(tmp_path: Path) -> None:
-    lines = [log_line("one"), log_line("two \x1b[31mred\tand raw"), log_line("three", 2)]
+    lines = [log_line("one"), log_line("two \x1b[31mred\tand raw"), log_line("three", 2, 47)]
     with FakeControl(tmp_path, logs=answer(protocol.ok(), *lines, {"end": True})) as fake:
         result = invoke(tmp_path, "logs", "qwen", "-n", "7")
         as_json = invoke(tmp_path, "logs", "@web", "--json")
     told = [line.split(" ", 3)[3] if line[0] != "-" else line for line in result.stdout.splitlines()]
-    assert told == ["one", "two \\x1b[31mred\tand raw", "-- launch 2 --", "three"]
+    assert told == ["one", "two \\x1b[31mred\tand raw", "-- process 47 --", "three"]
     assert fake.requests[0] == {"op": "logs", "model": "qwen", "lines": 7, "follow": False}
     assert [json.loads(line)["launch"] for line in as_json.stdout.splitlines()] == [1, 1, 2]
 

@@ -81,7 +81,7 @@ def test_status_without_a_limit_says_so(tmp_path: Path) -> None:
             "4712 +2",
         ),
         ({"draining": True}, [replica(draining=True)] * 2, "ready, draining", "4712 +1"),
-        ({"state": "starting", "progress": 0.5}, [replica(state="starting")] * 2, "loading 50%", "4712 +1"),
+        ({"state": "starting", "progress": 0.5}, [replica(state="starting")] * 2, "starting 50%", "4712 +1"),
         ({"state": "stopped", "pid": None}, [replica(state="stopped", pid=None)] * 3, "stopped", "-"),
     ],
 )

@@ -37,9 +37,9 @@ def test_systemd_is_told_everything(supervisors: type[Supervisor]) -> None:
         supervisor.launch(env={**systemd.env, "WATCHDOG_USEC": "400000"})
         heard = systemd.heard("READY=1", supervisor)
         assert http_status(supervisor.directory / "web.sock") == 200
-        assert "STATUS=0 ready, 0 loading, 0 failed" in heard
+        assert "STATUS=0 ready, 0 starting, 0 backoff, 0 failed" in heard
         supervisor.load("m")
-        systemd.heard("STATUS=1 ready, 0 loading, 0 failed", supervisor)
+        systemd.heard("STATUS=1 ready, 0 starting, 0 backoff, 0 failed", supervisor)
         systemd.heard("WATCHDOG=1", supervisor)
         before = time.monotonic()
         for _ in range(3):
