@@ -51,7 +51,7 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     app.register_blueprint(streams.blueprint)
     handlers.register(app)
     runtime = app.config["RUNTIME_DIR"]
-    sampling = Sampling(runtime, app.config["STATE_DIR"], activity)
+    sampling = app.extensions["sampling"] = Sampling(runtime, app.config["STATE_DIR"], activity)
     proxy = Proxy(app.wsgi_app, Leases(runtime), Names(runtime), origins, activity, sampling)
     trusted = os.environ.get("LLAMA_ROUTER_TRUSTED_PROXIES", "")
     app.wsgi_app = Forwarded(Cors(proxy, origins), trusted)  # type: ignore[method-assign]

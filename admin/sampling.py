@@ -1,7 +1,8 @@
 """Samples of every loaded model for charts: memory, requests in flight and waiting, each SAMPLE_SECONDS.
 
 One worker takes them, whichever holds a lock beside the file; the kernel frees it when that one dies. It
-begins with a request and ends when no model is loaded: an idle router wakes up for nothing.
+begins with a request, or when somebody looks at a model that is loaded, and ends when none is: an idle router wakes up
+for nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ log = logging.getLogger("gunicorn.error.admin")
 
 LOCK = "sampling.lock"
 SAMPLE_SECONDS = 10.0
+SEEN_SECONDS = 1.0  # until the first sample of what somebody looks at
 ANSWER_SECONDS = 5.0
 KEPT_SECONDS = 86400
 MAX_SAMPLES = 500_000
@@ -52,6 +54,14 @@ class Sampling:
 
     def wake(self) -> None:
         """A model may be loaded. Called with each request, so it does nearly nothing."""
+        self._begin(SAMPLE_SECONDS)
+
+    def saw(self, models: list[Json]) -> None:
+        """These models are looked at."""
+        if any(_is_sampled(model) for model in models):
+            self._begin(SEEN_SECONDS)
+
+    def _begin(self, delay: float) -> None:
         if self._running:
             return
         now = time.monotonic()
@@ -60,7 +70,7 @@ class Sampling:
         self._look_again = now + SAMPLE_SECONDS
         if self._holds_lock():
             self._running = True
-            gevent.spawn_later(SAMPLE_SECONDS, self._run)
+            gevent.spawn_later(delay, self._run)
 
     def close(self) -> None:
         """Leave it to another worker."""
@@ -121,8 +131,12 @@ def samples(models: list[Json], now: int) -> list[Sample]:
     return [
         (model["name"], now, _memory(model), model["in_flight"], model["waiting"])
         for model in models
-        if model["state"] in ("starting", "ready", "stopping") or model["waiting"]
+        if _is_sampled(model)
     ]
+
+
+def _is_sampled(model: Json) -> bool:
+    return model["state"] in ("starting", "ready", "stopping") or bool(model["waiting"])
 
 
 def _memory(model: Json) -> int | None:

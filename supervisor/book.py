@@ -83,6 +83,10 @@ class Book(Generic[Entry]):
         for key in itertools.islice(strangers, max(len(self._entries) - most, 0)):
             self.drop(key)
 
+    def detach(self) -> None:
+        """Write nothing down any more."""
+        self._path = None
+
     def save(self) -> None:
         """Replace the file as a whole, if anything changed since it was."""
         if not self._changed or self._path is None or not self._path.parent.is_dir():

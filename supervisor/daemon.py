@@ -14,6 +14,7 @@ from pathlib import Path
 
 from supervisor import __version__, access, child, descriptors, preset_origins, protocol
 from supervisor.announcements import Announcements, Record
+from supervisor.aside import Aside
 from supervisor.backends import missing_program, want_forkserver
 from supervisor.children import Children
 from supervisor.client import SOCKET_NAME
@@ -116,6 +117,7 @@ class Daemon:
             journal=self.journal,
             announcements=self.announcements,
         )
+        self.aside = Aside(self.loop)
         self.operations = Operations(
             self.loop,
             self.announcements,
@@ -126,7 +128,7 @@ class Daemon:
             autoload=lambda: self.configured.running.config.autoload,
             lacks=lambda preset: (missing_program(preset) or memory.why_not_whole(preset)) is not None,
             files={
-                **PresetFiles(self.configured, memory, History(directories.state / "history")).handlers,
+                **self._preset_files(memory).handlers,
                 "preset": preset_origins.handler(lambda: self.configured.running, self._name_of, memory.header),
             },
         )
@@ -167,6 +169,7 @@ class Daemon:
         self.children.kill_all()
         access.forget(self._runtime)
         self.reading.close()
+        self.aside.close()
         self.control.close()
         self.notify.close()
         self.configured.watch.close()
@@ -207,6 +210,9 @@ class Daemon:
             return {"address": None, "args": None}
         args = None if model["backend"] == "llama-cpp-python" else without_secrets(argv)
         return {"address": self.children.address(launch), "args": args}
+
+    def _preset_files(self, memory: Memory) -> PresetFiles:
+        return PresetFiles(self.configured, memory, History(self._state_dir / "history"), self.aside, memory.apart)
 
     def _name_of(self, asked: str) -> str | None:
         model = self.loop.fleet.resolve(asked)

@@ -63,6 +63,10 @@ class Memory:
         self._programs.settle()
         self._needs.save()
 
+    def apart(self) -> None:
+        """In a process of its own, which may wait: files are read as they are asked for. Programs are not run."""
+        self._needs.apart()
+
     def policy(self, config: Config) -> Policy:
         """The part of the configuration that the core acts on, "auto" replaced by what there is."""
         return policy.policy(config, self._machine)

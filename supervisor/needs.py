@@ -115,6 +115,12 @@ class Needs:
         self._measures.save()
         self._saved_at = time.monotonic()
 
+    def apart(self) -> None:
+        """In a process of its own: read at once, and write nothing down."""
+        self.reads_later = False
+        self._headers.detach()
+        self._measures.detach()
+
     def why_no_model(self, path: str) -> str | None:
         """What makes the file at `path` no model, or not all of one; None for what only fails in other ways, or not."""
         return self._look(path, {}).why_not

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor import file_writing, presets_dir
+from supervisor import file_writing, presets_dir, protocol
+from supervisor.aside import Aside
 from supervisor.configuration import Configuration, Judge
 from supervisor.configured import Configured
 from supervisor.core import reload_words, schema
@@ -28,6 +29,9 @@ from supervisor.trying import Trying
 from supervisor.yaml_source import printable, read_file
 
 MAX_BYTES = 2**20
+# More models, or a longer file, are tried aside: that takes longer than everybody else may have to wait.
+MOST_MODELS = 1000
+MOST_BYTES_AT_ONCE = 2**16
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
@@ -47,9 +51,14 @@ class Tried:
 class PresetFiles:
     """Answers the requests of the protocol that are about files."""
 
-    def __init__(self, configured: Configured, judge: Judge, history: History) -> None:
+    def __init__(
+        self, configured: Configured, judge: Judge, history: History, aside: Aside, apart: Callable[[], None]
+    ) -> None:
+        """`apart` tells the judge, in a process of its own, to find out at once what it does not know."""
         self._configured = configured
         self._judge = judge
+        self._aside = aside
+        self._apart = apart
         self._history = history
         self.handlers: Mapping[str, Handler] = {
             "files": self._list,
@@ -114,7 +123,23 @@ class PresetFiles:
 
     def _try(self, message: Message, answer: Answer) -> None:
         path, data = self._path(message), _data(message)
-        self._tried(path, data, False, lambda tried: answer(self._told(path, tried)))
+        if len(self._configured.running.presets) > MOST_MODELS or len(data or b"") > MOST_BYTES_AT_ONCE:
+            self._try_aside(path, data, answer)
+        else:
+            self._tried(path, data, False, lambda tried: answer(self._told(path, tried)))
+
+    def _try_aside(self, path: Path, data: bytes | None, answer: Answer) -> None:
+        def work() -> bytes:
+            self._apart()
+            return protocol.encode(self._told(path, self._look(path, data, False)))
+
+        def then(told: bytes | None) -> None:
+            if told is None:
+                answer(_refused(f"cannot try {path.name}: it takes too long, or there is no memory for it", 503))
+            else:
+                answer(protocol.decode(told))
+
+        self._aside.start(work, then)
 
     def _save(self, message: Message, answer: Answer) -> None:
         path, data, base = self._path(message), _data(message), message.get("base")

@@ -72,7 +72,7 @@ def load(path: Path, judge: Judge = LENIENT, files: Files | None = None) -> Conf
         presets=presets,
         aliases={alias: name for alias, name in aliases.items() if name in presets},
         needs=needs,
-        origins={name: _origin(entry, path.parent) for name, entry in entries.items() if entry.preset}
+        origins=_origins(sources, entries, path.parent)
         | {name: Origin(file, None, "models_dir") for name, file in paths.items()},
         notices=tuple(_sorted([*models.notices, *(notice for source in sources for notice in source.notices)])),
         faults=tuple(_sorted(faults)),
@@ -296,11 +296,14 @@ def _load_aliases(entries: dict[str, Entry]) -> dict[str, str]:
     return aliases
 
 
-def _origin(entry: Entry, base: Path) -> Origin:
-    path = entry.source.path
-    return Origin(
-        printable(path.relative_to(base) if path.is_relative_to(base) else path), entry.source.line(entry.keys)
-    )
+def _origins(sources: Iterable[Source], entries: Mapping[str, Entry], base: Path) -> dict[str, Origin]:
+    paths = [source.path for source in sources]
+    files = {path: printable(path.relative_to(base) if path.is_relative_to(base) else path) for path in paths}
+    return {
+        name: Origin(files[entry.source.path], entry.source.line(entry.keys))
+        for name, entry in entries.items()
+        if entry.preset
+    }
 
 
 def _sorted(problems: Iterable[Problem]) -> list[Problem]:

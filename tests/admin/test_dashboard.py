@@ -70,6 +70,7 @@ def check_page(answer: Answer) -> Elements:
 
 def test_every_state_in_words(web: WebTier, supervisor: FakeSupervisor) -> None:
     exited = reason("exited", "exited with code 65", code=65, last_lines=["loading", "error: <b>no such file</b>"])
+    exited["telling"] = "\x1b[31merror: <b>no such file</b>"
     supervisor.models = [
         model("a", state="ready", in_flight=2, waiting=3, since=time.time() - 300),
         model("b", state="starting", message="loading tensors", progress=0.42),
@@ -80,22 +81,38 @@ def test_every_state_in_words(web: WebTier, supervisor: FakeSupervisor) -> None:
         model("g", state="starting"),
         model("h", state="stopped", reason=reason("evicted", "evicted for a")),
         model("i", state="stopping"),
+        model("j", state="stopped", stopped_by="reset", reason=exited),
+        model("k", incomplete="'/x.gguf': it is incomplete"),
     ]
     answer = web.request("GET", "/")
     page = check_page(answer)
     shown = text(answer)
-    assert "9 models: 2 ready, 2 starting, 1 backoff, 1 failed" in shown
+    assert "11 models: 2 ready, 2 starting, 1 backoff, 1 failed" in shown
     assert "a ready 2 in flight, 3 waiting – unknown 0 5 min Unload a Restart a" in shown
     assert "b starting 42 % 42 % loading tensors" in shown
-    assert "c failed exited with code 65 Last log lines of c loading error:" in shown
+    assert "c failed exited with code 65 error: &lt;b&gt;no such file&lt;/b&gt; Last log lines of c loading" in shown
     assert "<b>no such file" not in answer.body.decode()
     assert "d general chat also gpt, x stopped" in shown
     assert "e backoff exited with code 65; next start in 7 s" in shown
     assert "f ready finishing its requests, then stopping" in shown
     assert "h stopped evicted for a" in shown
+    assert "j stopped reset; its last end: exited with code 65 Last log lines of j" in shown
+    assert "k stopped '/x.gguf': it is incomplete" in shown.replace("&#39;", "'")
     assert {"max": "100", "value": "42", "aria-label": "Loading b"} in page.of("progress")
     assert {"aria-label": "Loading g"} in page.of("progress")
     assert all("scope" in cell for cell in page.of("th"))
+
+
+def test_notices_of_the_configuration(web: WebTier, supervisor: FakeSupervisor) -> None:
+    told = [("/m/half.gguf", None, None, "passed over: it is incomplete"), ("a.yaml", 7, "models.a.model", "<b>")]
+    notices = [dict(zip(("file", "line", "field", "message"), each, strict=True)) for each in told]
+    supervisor.facts = {"notices": notices}
+    for models in ([], [model("a")]):
+        supervisor.models = models
+        answer = web.request("GET", "/")
+        check_page(answer)
+        assert "2 notices about the configuration and the files of models /m/half.gguf passed over" in text(answer)
+        assert "a.yaml, line 7 models.a.model &lt;b&gt;" in text(answer)
 
 
 GIB = 1024**3

@@ -19,7 +19,9 @@ ALLOWED = {
     "supervisor.core.config",
     "supervisor.core.need",
     "supervisor.core.quantities",
+    "supervisor.core.reasons",
     "supervisor.core.secrets",
+    "supervisor.core.states",
 }
 SOURCES = sorted(Path(admin.__file__).parent.rglob("*.py"))
 

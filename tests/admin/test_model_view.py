@@ -15,6 +15,7 @@ from test_dashboard import asking, check_page, text
 from web_tier import WebTier, read_until
 
 from admin.dashboard.log import MAX_BYTES, MOST_LINES, Pending
+from admin.facts import NONE_KNOWN
 from admin.log_text import MAX_CHARACTERS, clean
 from admin.model_view import MOST_EVENTS, gguf, history, lasted, origin, preset, usage
 from supervisor import protocol
@@ -118,6 +119,29 @@ def test_the_preset_with_origins(page_of: Any) -> None:
     assert "threads none left to llama-cpp-python" in shown
     links = [link["href"] for link in check_page(answer).of("a") if (link["href"] or "").startswith("/ui/presets?")]
     assert links == ["/ui/presets?file=chat.yaml&line=7", "/ui/presets?file=chat.yaml&line=3"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "args", "told"),
+    [
+        ("llama-server", None, "Will be started with llama-server --alias m"),
+        ("llama-server", ["llama-server", "--port", "1"], "Started with llama-server --port 1"),
+        ("llama-cpp-python", None, "Settings of its server n_ctx 512"),
+    ],
+)
+def test_how_it_is_started(web: WebTier, supervisor: FakeSupervisor, backend: str, args: Any, told: str) -> None:
+    supervisor.models = [model("-m m", state="ready", launch=1, backend=backend, args=args)]
+    script(supervisor, rows=[])
+    supervisor.facts = {"revision": f"{backend} {args}"}
+    settings = ["llama-cpp-python", "--n_ctx", "512"]
+    supervisor.told = {
+        "-m m": dict(NONE_KNOWN)
+        | {"args": settings if backend == "llama-cpp-python" else ["llama-server", "--alias", "m"]}
+    }
+    answer = web.request("GET", "/ui/model/-m%20m")
+    assert told in text(answer)
+    assert "llama-cpp-python --" not in text(answer)
+    assert " -- &#39;-m m&#39;" in text(answer)
 
 
 def test_a_model_without_a_preset_any_more(web: WebTier, supervisor: FakeSupervisor) -> None:

@@ -53,7 +53,7 @@ def test_one_of_two_takes_them_and_the_other_when_that_one_is_gone(tmp_path: Pat
 
 @pytest.fixture
 def quick(supervisor: FakeSupervisor, tmp_path: Path) -> Iterator[WebTier]:
-    constants = {"admin.sampling.SAMPLE_SECONDS": 0.05}
+    constants = {"admin.sampling.SAMPLE_SECONDS": 0.05, "admin.sampling.SEEN_SECONDS": 0.05}
     (tmp_path / "control.sock").symlink_to(supervisor.path)
     tier = WebTier(tmp_path, constants=constants)
     tier.start()
@@ -69,6 +69,17 @@ def test_it_begins_with_a_request(quick: WebTier, supervisor: FakeSupervisor) ->
     series = quick.request("GET", "/ui/activity/series?model=m&hours=0.1").json
     assert {value for value in series["memory"] if value is not None} == {7}
     assert {value for value in series["in_flight"] if value is not None} == {1}
+
+
+def test_it_begins_with_a_look_at_what_is_loaded(quick: WebTier, supervisor: FakeSupervisor) -> None:
+    supervisor.models = [model("m")]
+    quick.request("GET", "/ui/models")
+    supervisor.models = [model("m", state="ready", **USED)]
+    quick.request("GET", "/ui/models")
+    supervisor.wait_for("status", 4)
+    series = quick.request("GET", "/ui/activity/series?model=m&hours=0.1").json
+    assert {value for value in series["memory"] if value is not None} == {7}
+    assert series["requests"] == [0] * len(series["requests"])
 
 
 def test_it_ends_with_the_last_model_or_the_supervisor(supervisor: FakeSupervisor, tmp_path: Path) -> None:

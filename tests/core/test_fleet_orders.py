@@ -7,7 +7,8 @@ from supervisor.core.commands import Answer, CloseListener, DeclareReady, Exit, 
 from supervisor.core.events import Goal, PresetsChanged, StopAsked
 from supervisor.core.fleet_state import WEB
 from supervisor.core.preset import Preset
-from supervisor.core.reasons import Kind
+from supervisor.core.reasons import CALLED_OFF, RESET, Kind, at_rest
+from supervisor.core.status import model_status
 from tests.core.driver import Driver, preset
 
 
@@ -73,6 +74,23 @@ def test_unload_calls_off_a_planned_restart() -> None:
     driver.ask(Goal.UNLOAD, "a")
     driver.tick(100)
     assert states(driver) == {"a": "stopped"}
+    assert driver.instance("a").stopped_by == CALLED_OFF
+
+
+def test_a_model_that_was_reset_says_so_until_it_is_started() -> None:
+    driver = Driver(preset("a", autostart=True))
+    driver.ends("a", code=65, last_lines=("error: no such file", "bye"))
+    shown = model_status(driver.fleet, driver.model("a"), 0.0)
+    assert (shown["stopped_by"], shown["reason"]["telling"]) == (None, "error: no such file")
+    driver.ask(Goal.RESET, "a")
+    shown = model_status(driver.fleet, driver.model("a"), 0.0)
+    assert (shown["state"], shown["stopped_by"]) == ("stopped", RESET)
+    assert at_rest(RESET, shown["reason"]["text"]) == "reset; its last end: exited with code 65 before it was ready"
+    driver.ask(Goal.LOAD, "a")
+    driver.ready("a")
+    driver.ask(Goal.UNLOAD, "a")
+    driver.ends("a", signal=15)
+    assert driver.instance("a").stopped_by is None
 
 
 def test_load_does_not_wait_for_a_back_off() -> None:

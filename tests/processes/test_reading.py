@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,11 +16,12 @@ from harness import Supervisor, Systemd, refused
 from made_gguf import make
 from observed import Process, children
 
-from supervisor import reading
+from supervisor import protocol, reading
 from supervisor.core.fleet import Fleet
 from supervisor.core.policy import Policy
 from supervisor.logs import Journal
 from supervisor.loop import Loop
+from supervisor.preset_files import MOST_BYTES_AT_ONCE
 from supervisor.reading import Reading
 
 Start = Callable[..., Supervisor]
@@ -105,6 +107,34 @@ def test_requests_are_served_while_hundreds_of_headers_are_read(start: Start) ->
     sources = known(supervisor)
     assert sources == dict.fromkeys([*names[1:], "new", "zz"], "estimated") | {"m": sources["m"]}
     assert [name for name, meta in metas(supervisor).items() if meta is None] == ["m"]
+
+
+def test_a_long_text_is_tried_while_everything_goes_on(start: Start) -> None:
+    supervisor = start()
+    gate = supervisor.gate("zz.gguf")
+    make(supervisor.directory / "zz.gguf")
+    model = {"model": str(supervisor.directory / "zz.gguf")}
+    padding = "# padding\n" * (MOST_BYTES_AT_ONCE // 10)
+    text = padding + json.dumps({"models": {"zz": model, "wrong": {**model, "contxt": 1}}})
+    clients = [supervisor.client() for _ in range(3)]
+    for client in clients:
+        client._send({"op": "try", "file": "a.yaml", "text": text})
+    first = gate.visitor()
+    assert supervisor.status()["models"] == []
+    os.kill(first.pid, signal.SIGKILL)
+    with refused() as refusals:
+        protocol.raise_refusal(clients[0]._receive())
+    assert "cannot try a.yaml" in str(refusals[0])
+    gate.visitor().go()
+    [problem] = clients[1]._receive()["problems"]
+    assert (problem["field"], problem["here"]) == ("models.wrong.contxt", True)
+    clients.pop().close()
+    gate.visitor().go()
+    assert not (supervisor.directory / "state" / "models.json").exists()
+    fine = supervisor.client()
+    fine._send({"op": "try", "file": "a.yaml", "text": padding + json.dumps({"models": {"zz": model}})})
+    gate.visitor().go()
+    assert fine._receive()["changes"]["added"] == ["zz"]
 
 
 def test_who_asks_for_a_reload_waits_for_the_headers_and_nobody_else_does(start: Start) -> None:
