@@ -89,8 +89,24 @@ def test_state_and_history_are_live(visit: Open, busy: Served) -> None:
     first = page.locator("#history-section tbody tr").first
     expect(first).to_contain_text("ready after")
     expect(first).to_contain_text("until now")
-    expect(page.locator("#log .note")).to_contain_text(["process "])
+    pid = busy.model(MODEL)["pid"]
+    expect(page.locator("#log .note").last).to_contain_text(f"process {pid}, from ")
     assert page.evaluate("window.stays") is True
+
+
+PATIENCE_MS = 30_000  # the page reads what was recorded now and then
+
+
+def test_memory_of_a_model_that_was_asked_nothing(visit: Open, router: Served) -> None:
+    router.serve("unasked")
+    router.call("reload")
+    router.load("unasked")
+    page = visit(router, page_of("unasked"))
+    memory = page.locator("figure.chart", has=page.get_by_role("heading", name="Memory"))
+    expect(memory.locator("svg")).to_have_attribute(
+        "aria-label", re.compile("used: largest [0-9.]+ MiB"), timeout=PATIENCE_MS
+    )
+    expect(page.locator("#charts-empty")).to_have_text("No requests in the last hour.")
 
 
 def test_why_a_model_failed(visit: Open, busy: Served) -> None:
@@ -98,6 +114,7 @@ def test_why_a_model_failed(visit: Open, busy: Served) -> None:
     page.get_by_role("button", name="Load").click()
     expect(page.locator("#state .badge")).to_have_text("failed")
     expect(page.locator("#state .words")).to_contain_text("exited with code 65")
+    expect(page.locator("#state .cause")).to_have_text("error: <b>no such file</b>")
     expect(page.locator("#state pre")).to_have_text("error: <b>no such file</b>")
     expect(page.locator("#log .line .text").last).to_have_text("error: <b>no such file</b>")
     expect(page.locator("#charts-empty")).to_have_text("No requests in the last hour.")
@@ -144,13 +161,17 @@ def test_the_log_live_paused_searched_and_downloaded(visit: Open, router: Served
     page.get_by_role("button", name="Pause").click()
     expect(lines).to_have_count(4)
     page.locator("#log-search").fill("NEEDLE")
-    expect(page.locator("#log-found")).to_have_text("2 found")
+    expect(page.locator("#log-found")).to_have_text("2 of 2")  # the first one in sight, and the end is
+    page.locator("#log-search").press("Shift+Enter")
+    expect(page.locator("#log-found")).to_have_text("1 of 2")
+    page.get_by_role("button", name="Previous match").click()
+    expect(page.locator("#log-found")).to_have_text("2 of 2")
     page.locator("#log-search").press("Enter")
-    expect(page.locator("#log-found")).to_have_text("1 of 2 found")
+    expect(page.locator("#log-found")).to_have_text("1 of 2")
     page.locator("#log-search").press("Enter")
     expect(page.locator("mark.current")).to_have_text("needle")
     talker.say("'a third needle'")
-    expect(page.locator("#log-found")).to_have_text("2 of 3 found")
+    expect(page.locator("#log-found")).to_have_text("2 of 3")
     page.locator("#log-search").fill("(")
     expect(page.locator("#log-found")).to_have_text("nothing found")
     page.get_by_role("button", name="Times").click()

@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from served import MODEL, Served
 from visiting import Open
 
+SAYS = "echo 'error: no such cheese'; echo bye; exit 1"
 SERIOUS = ("serious", "critical")
 
 
@@ -16,7 +17,7 @@ def many(router: Served) -> Served:
     """Models enough to filter, one of which can't be loaded."""
     for number in range(20):
         router.serve(f"other-{number}", aliases=[f"alias-{number}"])
-    broken = {"backend": "command", "command": ["/bin/false", "{port}"], "restart": {"limit": 0}}
+    broken = {"backend": "command", "command": ["sh", "-c", SAYS, "{port}"], "restart": {"limit": 0}}
     router.write("broken", {"models": {"broken": broken}})
     router.call("reload")
     return router
@@ -64,8 +65,11 @@ def test_a_model_that_fails_says_why_and_is_reset(visit: Open, many: Served) -> 
     many.call("load", model="broken")
     expect(broken.locator(".badge")).to_have_text("failed")
     expect(broken.locator(".words")).to_contain_text("exited with code 1")
+    expect(broken.locator(".cause")).to_have_text("error: no such cheese")
     broken.get_by_role("button", name="Reset broken").click()
     expect(broken.locator(".badge")).to_have_text("stopped")
+    expect(broken.locator(".words")).to_contain_text("reset; its last end: exited with code 1")
+    expect(broken.locator(".cause")).to_have_count(0)
 
 
 def test_what_is_refused_is_told(visit: Open, router: Served) -> None:
@@ -117,7 +121,10 @@ def test_the_supervisor_goes_away_and_comes_back(visit: Open, many: Served) -> N
     expect(page.locator("#live")).to_have_text("live")
     many.stop()
     expect(page.locator("#live")).to_have_text("supervisor away, reconnecting")
+    page.get_by_role("button", name=f"Load {MODEL}").click()
+    expect(page.locator("#error")).to_contain_text("does not answer")
     many.config.write_text(many.config.read_text().replace("127.0.0.1:0", address))
     many.start()
     expect(page.locator("#live")).to_have_text("live")
     expect(page.locator(f"tr[data-model={MODEL}] .badge")).to_have_text("stopped")
+    expect(page.locator("#error")).to_be_hidden()
