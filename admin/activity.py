@@ -28,7 +28,7 @@ from supervisor.errors import Refused
 
 log = logging.getLogger("gunicorn.error.admin")
 
-WRITE_SECONDS = 0.5  # from the first row put by until they are written
+WRITE_SECONDS = 0.25  # from the first row put by until they are written
 RETRY_SECONDS = 5.0
 ASK_RETRY_SECONDS = 1.0
 READERS = 3  # threads that answer questions

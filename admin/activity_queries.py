@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from admin.recording import CLIENT_GONE, COMPLETE
 
 PAGE = 100
 EXPORT_PAGE = 1000
@@ -15,14 +17,18 @@ SERIES_BUCKETS = 240
 SERIES_ROWS = 50_000  # of requests, the newest; more are no better a picture
 SAMPLE_SECONDS = 10
 
-# A status class of the filter: a condition.
-CLASSES: Mapping[str, str] = {
-    "2xx": "status BETWEEN 200 AND 299",
-    "3xx": "status BETWEEN 300 AND 399",
-    "4xx": "status BETWEEN 400 AND 499",
-    "5xx": "status BETWEEN 500 AND 599",
-    "broken": "ended <> 'complete'",
+# How a request went: the first condition that is true. Who hung up, or asked for what can't be, met no failure.
+OUTCOMES: Mapping[str, str] = {
+    "stopped": f"ended = '{CLIENT_GONE}'",
+    "failed": f"ended <> '{COMPLETE}' OR status >= 500",
+    "refused": "status >= 400",
+    "served": "1",
 }
+_OUTCOME = f"CASE {' '.join(f'WHEN {condition} THEN {name!r}' for name, condition in OUTCOMES.items())} END"
+_SELECT = f"SELECT *, {_OUTCOME} AS outcome FROM requests"  # noqa: S608
+SEARCHED = ("who", "request_id", "path", "model", "reason")
+_MATCHES = "({})".format(" OR ".join(f"{name} LIKE ? ESCAPE '\\'" for name in SEARCHED))
+MOST_STRANGE = 50
 
 Json = dict[str, Any]
 
@@ -41,11 +47,11 @@ Where = tuple[str, list[Any]]
 
 @dataclass(frozen=True)
 class Filter:
-    """Which requests are meant; None and "" for all. `text` is looked for in client, request id and path. `since` and
-    `until` are Unix times, the latter not included."""
+    """Which requests are meant; None and "" for all. `outcome` is one of OUTCOMES, `text` is looked for in SEARCHED.
+    `since` and `until` are Unix times, the latter not included."""
 
     model: str = ""
-    status: str = ""
+    outcome: str = ""
     text: str = ""
     since: float | None = None
     until: float | None = None
@@ -57,12 +63,13 @@ class Filter:
         if self.model:
             parts.append("model = ?")
             values.append(self.model)
-        if self.status in CLASSES:
-            parts.append(CLASSES[self.status])
+        if self.outcome in OUTCOMES:
+            parts.append(f"{_OUTCOME} = ?")
+            values.append(self.outcome)
         if self.text:
             like = "%" + self.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-            parts.append("(who LIKE ? ESCAPE '\\' OR request_id LIKE ? ESCAPE '\\' OR path LIKE ? ESCAPE '\\')")
-            values += [like, like, like]
+            parts.append(_MATCHES)
+            values += [like] * len(SEARCHED)
         if self.since is not None:
             parts.append("at >= ?")
             values.append(self.since)
@@ -78,31 +85,46 @@ def page(
     """The newest `count` requests with an id above `after` and below `before`, newest first."""
     condition, values = wanted.where()
     end = 2**62 if before is None else before
-    query = f"SELECT * FROM requests WHERE {condition} AND id > ? AND id < ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+    query = f"{_SELECT} WHERE {condition} AND id > ? AND id < ? ORDER BY id DESC LIMIT ?"
     return _rows(connection, query, [*values, after, end, count])
 
 
 def one(connection: sqlite3.Connection, number: int) -> Json | None:
     """The request with this id, if it is still kept."""
-    return next(iter(_rows(connection, "SELECT * FROM requests WHERE id = ?", [number])), None)
+    return next(iter(_rows(connection, f"{_SELECT} WHERE id = ?", [number])), None)
 
 
 def summary(connection: sqlite3.Connection, wanted: Filter) -> Json:
-    """Of all requests that are meant: `requests`, `failed` (4xx, 5xx, or broken off), tokens, and mean `rate`."""
+    """Of all requests that are meant: `requests`, those of each of OUTCOMES, tokens, and mean `rate`."""
     condition, values = wanted.where()
     query = f"""
-      SELECT count(*) AS requests, coalesce(sum(status >= 400 OR ended <> 'complete'), 0) AS failed,
-        coalesce(sum(tokens_in), 0) AS tokens_in, coalesce(sum(tokens_out), 0) AS tokens_out, avg(rate) AS rate
-      FROM requests WHERE {condition}"""  # noqa: S608
-    return _rows(connection, query, values)[0]
+      SELECT {_OUTCOME} AS outcome, count(*), coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0),
+        coalesce(sum(rate), 0.0), count(rate) FROM requests WHERE {condition} GROUP BY outcome"""  # noqa: S608
+    found = {outcome: numbers for outcome, *numbers in connection.execute(query, values)}
+    requests, taken_in, given_out, rates, rated = (sum(column) for column in zip([0] * 5, *found.values(), strict=True))
+    return {
+        "requests": requests,
+        **{name: found[name][0] if name in found else 0 for name in OUTCOMES},
+        "tokens_in": taken_in,
+        "tokens_out": given_out,
+        "rate": rates / rated if rated else None,
+    }
 
 
-def models(connection: sqlite3.Connection) -> list[str]:
-    """The models that requests are kept of, in the order of their names; found by the index, one step each."""
+def newest(connection: sqlite3.Connection) -> int:
+    """The id of the last request that was recorded, 0 for none."""
+    (number,) = connection.execute("SELECT coalesce(max(id), 0) FROM requests").fetchone()
+    return int(number)
+
+
+def strange(connection: sqlite3.Connection, known: Collection[str]) -> list[str]:
+    """The first MOST_STRANGE names that requests asked for and that are not `known`, in their order; found by the
+    index, one step for each name."""
     names: list[str] = []
     row = connection.execute("SELECT min(model) FROM requests").fetchone()
-    while row[0] is not None and len(names) < 1000:
-        names.append(row[0])
+    while row[0] is not None and len(names) < MOST_STRANGE:
+        if row[0] not in known:
+            names.append(row[0])
         row = connection.execute("SELECT min(model) FROM requests WHERE model > ?", row).fetchone()
     return names
 

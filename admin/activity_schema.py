@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 FILE = "activity.sqlite"
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 5.0
 AGAIN_SECONDS = 0.01
 OWNER_ONLY = 0o600
@@ -23,7 +23,7 @@ CREATE TABLE requests (
   id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, request_id TEXT NOT NULL, who TEXT NOT NULL, key TEXT,
   method TEXT NOT NULL, path TEXT NOT NULL, model TEXT, status INTEGER, ended TEXT NOT NULL, queue REAL, first REAL,
   total REAL NOT NULL, tokens_in INTEGER, tokens_out INTEGER, cached INTEGER, rate REAL, counted INTEGER NOT NULL,
-  derived INTEGER NOT NULL, bytes INTEGER NOT NULL);
+  derived INTEGER NOT NULL, bytes INTEGER NOT NULL, reason TEXT);
 CREATE INDEX requests_of_model ON requests (model, id);
 CREATE INDEX requests_by_time ON requests (at);
 CREATE TABLE totals (
@@ -39,6 +39,9 @@ CREATE TABLE samples (
   PRIMARY KEY (model, at)) WITHOUT ROWID;
 CREATE INDEX samples_by_time ON samples (at);
 """
+
+# By the version of a file that an earlier llama-router has written: what makes the next version of it.
+STEPS = {1: "ALTER TABLE requests ADD COLUMN reason TEXT"}
 
 # What SQLite says of a file that is no database, or one no more (sqlite3.h).
 _DAMAGED = frozenset([sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB])
@@ -79,17 +82,17 @@ def _log_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    """Make the tables in a file that has none; twice at once, one waits for the other."""
+    """Make the tables in a file that has none, and what an older one lacks; twice at once, one waits for the other."""
     if _version(connection) == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     version = _version(connection)
-    if version not in (0, VERSION):
+    if not 0 <= version <= VERSION:
         raise TooNew(f"its version is {version}, and this llama-router knows {VERSION}")
-    if version == 0:
-        for statement in TABLES.split(";\n"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+    missing = TABLES.split(";\n") if version == 0 else [STEPS[each] for each in range(version, VERSION)]
+    for statement in missing:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
 
 

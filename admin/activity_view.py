@@ -7,23 +7,27 @@ import io
 import math
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from admin.activity_queries import CLASSES, Filter
+from admin.activity_queries import OUTCOMES, Filter
 from admin.recording import CLIENT_GONE, CUT_SHORT, UPSTREAM_DIED, Row
+from admin.words import UNKNOWN, clock, count, duration, iso, rate
 from supervisor.protocol import WEB
 
-UNKNOWN = "–"
 RANGES = {"15m": ("last 15 minutes", 900), "1h": ("last hour", 3600), "24h": ("last 24 hours", 86400)}
 RANGES |= {"7d": ("last 7 days", 7 * 86400)}
-STATUSES = {"2xx": "2xx served", "3xx": "3xx redirected", "4xx": "4xx refused", "5xx": "5xx failed"}
-STATUSES |= {"broken": "broken off"}
+# In the order of the filter, with the state of a model that each is coloured and marked as.
+SHOWN = {
+    "served": ("served", "ready"),
+    "failed": ("failed: 5xx, or broken off", "failed"),
+    "refused": ("refused: 4xx", "backoff"),
+    "stopped": ("stopped by the client", "stopped"),
+}
 ENDS = {
-    CLIENT_GONE: "client hung up",
-    UPSTREAM_DIED: "its server died",
-    CUT_SHORT: "llama-router was stopped",
+    CLIENT_GONE: "stopped: the client hung up",
+    UPSTREAM_DIED: "failed: its server died",
+    CUT_SHORT: "failed: llama-router was stopped",
 }
 MAX_TEXT = 200
 # A spreadsheet takes a cell that begins with one of these for a formula (OWASP, "CSV Injection").
@@ -33,17 +37,17 @@ Json = dict[str, Any]
 
 
 def filter_of(query: Mapping[str, str]) -> Filter:
-    """The filter that a query names: model, status, text, last (a RANGE), from and until (Unix times).
+    """The filter that a query names: model, outcome, text, last (a RANGE), from and until (Unix times).
 
     What makes no sense is no filter.
     """
     since, until = _unix(query.get("from")), _unix(query.get("until"))
     if (last := RANGES.get(query.get("last", ""))) is not None:
         since = time.time() - last[1]
-    status = query.get("status", "")
+    outcome = query.get("outcome", "")
     return Filter(
         query.get("model", "")[:MAX_TEXT],
-        status if status in CLASSES else "",
+        outcome if outcome in OUTCOMES else "",
         query.get("text", "").strip()[:MAX_TEXT],
         since,
         until,
@@ -52,7 +56,7 @@ def filter_of(query: Mapping[str, str]) -> Filter:
 
 def query_of(query: Mapping[str, str], **changed: object) -> str:
     """The filter's part of a query, with the fields `changed`; "" or from "?" on."""
-    names = ("model", "status", "text", "last", "from", "until")
+    names = ("model", "outcome", "text", "last", "from", "until")
     kept = {name: query[name] for name in names if query.get(name)} | changed
     return f"?{urlencode(kept)}" if kept else ""
 
@@ -70,11 +74,11 @@ def row(request: Json) -> Json:
     return request | {
         "iso": iso(request["at"]),
         "clock": clock(request["at"]),
-        "badge": badge(request),
-        "end": ENDS.get(request["ended"]),
-        "queue_words": seconds(request["queue"]),
-        "first_words": seconds(request["first"]),
-        "total_words": seconds(request["total"]),
+        "badge": SHOWN[request["outcome"]][1],
+        "end": ENDS.get(request["ended"]) or (None if request["outcome"] == "served" else request["outcome"]),
+        "queue_words": duration(request["queue"]),
+        "first_words": duration(request["first"]),
+        "total_words": duration(request["total"]),
         "in_words": count(request["tokens_in"]),
         "out_words": about(request["counted"], count(request["tokens_out"])),
         "rate_words": about(request["derived"], rate(request["rate"])),
@@ -85,8 +89,7 @@ def details(request: Json) -> list[tuple[str, str]]:
     """All that is known of a request, each with what it is; what is not known is left out."""
     shown = row(request)
     status = UNKNOWN if request["status"] is None else str(request["status"])
-    end = shown["end"] or "answered"
-    cached = "" if request["cached"] is None else f", {count(request['cached'])} of them cached"
+    end = shown["end"] or "served"
     told = [
         ("Arrived", shown["iso"]),
         ("Request id", request["request_id"]),
@@ -95,6 +98,7 @@ def details(request: Json) -> list[tuple[str, str]]:
         ("Request", f"{request['method']} {request['path']}"),
         ("Model", request["model"] or UNKNOWN),
         ("Status", f"{status}, {end}"),
+        *([("Reason", request["reason"])] if request["reason"] else []),
         ("Waited for a model", shown["queue_words"]),
         ("Until the first byte", shown["first_words"]),
         ("Altogether", shown["total_words"]),
@@ -109,14 +113,14 @@ def details(request: Json) -> list[tuple[str, str]]:
     return [(name, words) for name, words in told if words != UNKNOWN]
 
 
-def badge(request: Json) -> str:
-    """Which colour and mark the status gets: those of the states of models."""
-    status = request["status"]
-    if status is None or request["ended"] in (CLIENT_GONE, CUT_SHORT):
-        return "stopped"
-    if request["ended"] == UPSTREAM_DIED or status >= 500:
-        return "failed"
-    return "backoff" if status >= 400 else "ready"
+def sums_words(sums: Json) -> Json:
+    """The sums of activity_queries.summary in words; `others`: how many were refused or stopped, if any were."""
+    others = [f"{count(sums[name])} {name}" for name in ("refused", "stopped") if sums[name]]
+    return {name: count(sums[name]) for name in ("requests", "failed", "tokens_in", "tokens_out")} | {
+        "others": others,
+        "rate": rate(sums["rate"]),
+        "is_one": sums["requests"] == 1,
+    }
 
 
 def event(told: Json) -> Json:
@@ -126,43 +130,9 @@ def event(told: Json) -> Json:
     return {"iso": iso(told["at"]), "clock": clock(told["at"]), "name": name, "text": text.removeprefix(f"{model}: ")}
 
 
-def seconds(value: float | None) -> str:
-    """Such as "12 ms", "3.4 s" or "2 min 5 s"."""
-    if value is None:
-        return UNKNOWN
-    if value < 0.9995:
-        return f"{value * 1000:.0f} ms"
-    if value < 59.95:
-        return f"{value:.1f} s" if value >= 9.995 else f"{value:.2f} s"
-    whole = round(value)
-    return f"{whole // 60} min {whole % 60} s"
-
-
-def count(value: int | None) -> str:
-    """With thin spaces between thousands, or "–"."""
-    return UNKNOWN if value is None else f"{value:,}".replace(",", "\u202f")
-
-
-def rate(value: float | None) -> str:
-    """Tokens a second, in three digits."""
-    if value is None:
-        return UNKNOWN
-    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
-
-
 def about(is_about: bool, words: str) -> str:
     """ "~" before a number that is none of the server's own."""
     return f"~{words}" if is_about and words != UNKNOWN else words
-
-
-def iso(at: float) -> str:
-    """For <time datetime=…>."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-
-
-def clock(at: float) -> str:
-    """For who has no JavaScript, which shows the browser's own time."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def csv_lines(rows: Iterable[Json]) -> str:
@@ -181,4 +151,4 @@ def cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-CSV_HEADER = _csv([("time", "id", *Row._fields)])
+CSV_HEADER = _csv([("time", "id", *Row._fields, "outcome")])

@@ -43,6 +43,10 @@ class Unreadable(Exception):
         self.status = status
         self.retry_after = retry_after
 
+    def body(self) -> bytes:
+        """The error object that worker.py answers with."""
+        return error_object(self.status, str(self), type_of(self.status))
+
 
 # Raised while a body is read; the connection is of no further use then, and worker.py ends it.
 CONNECTION_ENDS = (Unreadable, ParseException, NoMoreData, ConnectionResetError, TimeoutError)
@@ -67,14 +71,16 @@ def status_line(status: int) -> str:
 
 
 def headers_for(refusal: Refused | Unreadable) -> list[tuple[str, str]]:
-    """Content-Type, and Retry-After in whole seconds, rounded up (RFC 9110 §10.2.3)."""
-    headers = [("Content-Type", "application/json")]
-    if refusal.retry_after is not None:
-        headers.append(("Retry-After", str(max(1, math.ceil(refusal.retry_after)))))
-    return headers
+    """Content-Type, and Retry-After if it is known."""
+    return [("Content-Type", "application/json"), *retry_headers(refusal.retry_after)]
 
 
-def answer(refusal: Refused, start_response: StartResponse, extra: Iterable[tuple[str, str]] = ()) -> Iterable[bytes]:
+def retry_headers(seconds: float | None) -> list[tuple[str, str]]:
+    """Retry-After in whole seconds, rounded up (RFC 9110 §10.2.3); none for None."""
+    return [] if seconds is None else [("Retry-After", str(max(1, math.ceil(seconds))))]
+
+
+def answer(refusal: Refused, start_response: StartResponse, extra: Iterable[tuple[str, str]] = ()) -> list[bytes]:
     """The refusal as a WSGI answer."""
     body = error_object(refusal.status, str(refusal), refusal.error_type)
     headers = [*headers_for(refusal), ("Content-Length", str(len(body))), *extra]

@@ -25,6 +25,7 @@ MAX_RATE = 10.0**6
 _KEY = re.compile(rb'"(usage|timings)"\s*:\s*(?=\{)')
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _LAST_EVENT = re.compile(rb'"type"\s*:\s*"(?:message_stop|response\.completed)"')
+_WORD = re.compile(r"[A-Za-z][A-Za-z_]{0,63}")
 _JSON = json.JSONDecoder()
 
 Json = Mapping[str, Any]
@@ -78,6 +79,10 @@ class Passing:
         tail = self._tail()
         return tail.rstrip().endswith(b"data: [DONE]") or _LAST_EVENT.search(tail) is not None
 
+    def error_type(self) -> str | None:
+        """What kind of error a whole answer is that is an OpenAI error object; a word, never what was sent."""
+        return _error_type(self._tail()) if self.size <= TAIL_BYTES else None
+
     def _tail(self) -> bytes:
         return b"".join(self._pieces)[-TAIL_BYTES:]
 
@@ -121,6 +126,16 @@ def _object(data: bytes, start: int | None) -> Json:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _error_type(body: bytes) -> str | None:
+    """Its `code` where that is a word, such as "context_length_exceeded", else its `type`, such as "server_error"."""
+    try:
+        error = json.loads(body).get("error")
+    except (ValueError, RecursionError, AttributeError):
+        return None
+    told = [error.get(name) for name in ("code", "type")] if isinstance(error, dict) else []
+    return next((word for word in told if isinstance(word, str) and _WORD.fullmatch(word)), None)
 
 
 def _usage(usage: Json) -> Tokens:

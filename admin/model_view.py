@@ -6,12 +6,12 @@ import json
 import re
 import shlex
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlencode
 
 from admin.log_text import clean
+from admin.words import clock, duration, iso
 from supervisor.core.quantities import readable_size
 from supervisor.protocol import Message
 
@@ -63,34 +63,22 @@ def history(events: Iterable[Message], name: str) -> list[Message]:
         until = following.get(instance)
         if changed:
             following[instance] = at
-        moment = datetime.fromtimestamp(at, UTC)
         ended = (event["reason"] or {}) if event["to"] in ("failed", "backoff") else {}
         rows.append(
             {
                 "seq": event["seq"],
-                "iso": moment.isoformat(timespec="milliseconds"),
-                "utc": moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
+                "iso": iso(at),
+                "utc": clock(at),
                 "state": event["to"] if changed else None,
                 "replica": instance.removeprefix(name),
                 "text": event["text"].removeprefix(f"{instance}: "),
-                "lasted": lasted(until - at) if changed and until is not None else None,
+                "lasted": duration(until - at) if changed and until is not None else None,
                 "current": changed and until is None,
                 "cause": clean(ended.get("telling") or "").strip(),
                 "lines": ended.get("last_lines", []),
             }
         )
     return rows[:MOST_EVENTS]
-
-
-def lasted(seconds: float) -> str:
-    """Such as "0.3 s", "42 s", "3 min 20 s" or "5 h 12 min"."""
-    if seconds < 10:
-        return f"{max(0.0, seconds):.1f} s"
-    whole = int(seconds)
-    for size, unit, smaller, below in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // smaller} {below}"
-    return f"{whole} s"
 
 
 def preset(rows: Iterable[Message], backend: str) -> Message:

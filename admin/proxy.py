@@ -115,6 +115,9 @@ class Proxy:
             return reply.refuse(refusal, [("Allow", refusal.allow)])
         except Refused as refusal:
             return reply.refuse(refusal)
+        except errors.Unreadable as verdict:
+            reply.recording.answered(verdict.status, len(verdict.body()), str(verdict))
+            raise
         except (NotRunning, ProtocolError) as error:
             log.warning("request %s: %s", reply.request_id, error)
             return reply.refuse(errors.away())

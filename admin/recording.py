@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from admin.leases import Lease, Wish
     from supervisor.errors import Refused
 
-MAX_TEXT = 200  # characters of what a client has chosen
+MAX_TEXT = 200  # characters of what a client has chosen, and of a reason
+
+FIRST_ERROR = 400
 
 # How a request ended; CUT_SHORT by the end of llama-router.
 COMPLETE, CLIENT_GONE, UPSTREAM_DIED, CUT_SHORT = "complete", "client_gone", "upstream_died", "cut_short"
@@ -27,7 +29,9 @@ class Row(NamedTuple):
 
     `at` is its arrival, as Unix time. `queue`, `first` (byte of the answer's body) and `total` are seconds since then,
     and `queue` ends with the lease. `rate` is in tokens a second. `counted`: `tokens_out` is the number of events;
-    `derived`: `rate` comes from the time that the answer took. What is not known is None.
+    `derived`: `rate` comes from the time that the answer took. `bytes` are those of the answer's body. `reason` is what
+    llama-router told the client of a failure; of a model server's own error only its type, as servers quote prompts.
+    What is not known is None.
     """
 
     at: float
@@ -49,6 +53,7 @@ class Row(NamedTuple):
     counted: bool
     derived: bool
     bytes: int
+    reason: str | None
 
 
 class Recorded(NamedTuple):
@@ -69,11 +74,13 @@ class Recording:
         "_granted",
         "_known",
         "_lease",
+        "_own_bytes",
+        "_reason",
         "_request_id",
+        "_status",
         "_wish",
         "ended",
         "is_own",
-        "status",
     )
 
     def __init__(self, environ: WSGIEnvironment, request_id: str) -> None:
@@ -85,8 +92,10 @@ class Recording:
         self._known = False
         self._lease: Lease | None = None
         self._granted = 0.0
+        self._status: int | None = None  # of an answer of llama-router's own
+        self._own_bytes = 0
+        self._reason: str | None = None
         self.is_own = False  # a page of llama-router's, which is no model's business
-        self.status: int | None = None  # of an answer of llama-router's own
         self.ended = CLIENT_GONE
 
     def asked(self, wish: Wish) -> None:
@@ -102,11 +111,17 @@ class Recording:
         """The supervisor gives no lease."""
         self._known = refusal.status not in NOT_A_MODEL
 
-    def answered(self, status: int) -> None:
-        """llama-router answers by itself."""
-        self.status = status
+    def answered(self, status: int, size: int = 0, reason: str | None = None) -> None:
+        """llama-router answers by itself, with a body of `size` bytes; `reason` is its error's message."""
+        self._status = status
+        self.added(size, reason)
         if self.ended == CLIENT_GONE:
             self.ended = COMPLETE
+
+    def added(self, size: int, reason: str | None) -> None:
+        """llama-router itself sends more of the body, and says why the answer ends."""
+        self._own_bytes += 0 if self._environ["REQUEST_METHOD"] == "HEAD" else size
+        self._reason = reason and reason[:MAX_TEXT]
 
     def finish(self, route: str) -> Recorded:
         """The request is over, however it ended."""
@@ -122,6 +137,7 @@ class Recording:
                 self.ended = COMPLETE
             if speed is None and tokens.given_out is not None and first is not None:
                 speed, derived = _derived(tokens, first, total, queue), True
+        status = lease.status if lease is not None and self._status is None else self._status
         row = Row(
             self._at,
             self._request_id,
@@ -130,7 +146,7 @@ class Recording:
             environ["REQUEST_METHOD"][:MAX_TEXT],
             _readable(environ["PATH_INFO"]),
             lease.model if lease is not None else asked_for and asked_for[:MAX_TEXT],
-            lease.status if lease is not None and self.status is None else self.status,
+            status,
             self.ended,
             queue,
             first,
@@ -141,7 +157,8 @@ class Recording:
             speed,
             tokens.counted,
             derived and speed is not None,
-            size,
+            size + self._own_bytes,
+            self._reason or (_type_of_error(lease, status) if lease is not None else None),
         )
         counts_for = lease.model if lease is not None else asked_for if self._known else None
         return Recorded(row, counts_for or "", route)
@@ -159,6 +176,12 @@ def _derived(tokens: Tokens, first: float, total: float, queue: float) -> float 
     count = tokens.given_out or 0
     seconds = total - first if tokens.counted else total - queue
     return rate((count - 1 if tokens.counted else count) / seconds) if seconds > 0 else None
+
+
+def _type_of_error(lease: Lease, status: int | None) -> str | None:
+    """What kind of error a model server answers with, if it says so."""
+    kind = lease.passed.error_type() if status is not None and status >= FIRST_ERROR else None
+    return kind and f"its server answered {kind}"
 
 
 def _readable(path: str) -> str:

@@ -96,12 +96,15 @@ class Reply:
     def cut_short(self, status: int, message: str) -> Iterable[bytes]:
         """End an answer before its end. Raises ConnectionResetError unless it can still carry the news."""
         if not self._can_be_appended:
+            self.recording.added(0, message)
             if self._delimited_by_close:
                 abort(self.client)
             raise ConnectionResetError(errno.ECONNRESET, message)
         # A half-sent event has to be closed first, or ours would become its tail.
         boundary = b"" if self._last.endswith((b"\n\n", b"\r\n\r\n")) or not self._last else b"\n\n"
-        self._write(boundary + failure(self._environ["PATH_INFO"], status, message, self._last))
+        event = boundary + failure(self._environ["PATH_INFO"], status, message, self._last)
+        self.recording.added(len(event), message)
+        self._write(event)
         return []
 
     def refuse(self, refusal: Refused, extra: Headers | None = None) -> Iterable[bytes]:
@@ -109,8 +112,9 @@ class Reply:
         if refusal.status >= 500:
             method, path = self._environ["REQUEST_METHOD"], self._environ["PATH_INFO"]
             log.warning("request %s, %s %.200r: %s", self.request_id, method, path, refusal)
-        self.recording.answered(refusal.status)
-        return errors.answer(refusal, self._start_response, [*(extra or []), ("X-Request-Id", self.request_id)])
+        answer = errors.answer(refusal, self._start_response, [*(extra or []), ("X-Request-Id", self.request_id)])
+        self.recording.answered(refusal.status, sum(map(len, answer)), str(refusal))
+        return answer
 
     def redirect(self, target: str) -> Iterable[bytes]:
         """Send the client to `target` on this server, with the same method."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from admin.log_text import clean
+from admin.words import rate, times
 from supervisor.core.need import HOST, host_first, sizes
 from supervisor.core.quantities import readable_size
 from supervisor.core.reasons import at_rest
@@ -96,9 +96,9 @@ def row(model: Message) -> Message:
     }
 
 
-def speed(rate: float | None) -> str | None:
-    """Tokens a second, to three digits."""
-    return None if rate is None else f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"
+def speed(measured: float | None) -> str | None:
+    """Tokens a second, if they are known."""
+    return None if measured is None else rate(measured)
 
 
 def words(model: Message) -> str | None:
@@ -152,17 +152,3 @@ def memory_of(model: Message) -> Message:
         "parts": memory["parts"],
         "host": memory["used"].get(HOST) or memory["need"].get(HOST, 0),
     }
-
-
-def times(since: float) -> Message:
-    """A Unix time for <time datetime=…> and how long ago it was."""
-    at = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
-    return {"since_iso": at, "ago": ago(time.time() - since)}
-
-
-def ago(seconds: float) -> str:
-    """Such as "5 min"; static/live.js words it the same way."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{max(0, int(seconds))} s"

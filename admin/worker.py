@@ -171,7 +171,7 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what never became a request of the application, or what it could not finish reading; then hang up."""
         verdict = self._verdict(req, exc)
-        body = errors.error_object(verdict.status, str(verdict), errors.type_of(verdict.status))
+        body = verdict.body()
         headers = [*errors.headers_for(verdict), ("Content-Length", str(len(body))), ("Connection", "close")]
         head = "".join(f"{name}: {value}\r\n" for name, value in headers)
         with suppress(OSError):

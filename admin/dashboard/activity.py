@@ -19,21 +19,20 @@ from admin.activity import Activity
 from admin.activity_view import (
     CSV_HEADER,
     RANGES,
-    STATUSES,
-    count,
+    SHOWN,
     csv_lines,
     details,
     event,
     filter_of,
     query_of,
-    rate,
     row,
+    sums_words,
 )
 from admin.dashboard.access import Role, needs
 from admin.dashboard.pages import new_blueprint
 from admin.supervision import connect, status
-from admin.view import times
-from supervisor.errors import Refused
+from admin.words import times
+from supervisor.errors import NotRunning, ProtocolError, Refused
 from supervisor.protocol import Message
 
 blueprint = new_blueprint("activity")
@@ -51,10 +50,13 @@ T = TypeVar("T")
 def index() -> str:
     """Recorded requests, newest first; ?before= is the id of the last one that was seen."""
     wanted, before = filter_of(request.args), _id("before")
-    models, found, sums, dropped = _ask(
+    known = _known()
+    seen = _ask(queries.newest)
+    end = seen + 1 if before is None else before
+    strange, found, sums, dropped = _ask(
         lambda connection: (
-            queries.models(connection),
-            queries.page(connection, wanted, before=before, count=queries.PAGE + 1),
+            queries.strange(connection, known),
+            queries.page(connection, wanted, before=end, count=queries.PAGE + 1),
             queries.summary(connection, wanted),
             queries.dropped(connection),
         )
@@ -65,10 +67,11 @@ def index() -> str:
         "activity.html",
         rows=[row(each) for each in shown],
         has_keys=any(each["key"] for each in shown),
-        sums=_words(sums),
-        models=sorted({*models, *filter(None, [request.args.get("model")])}),
-        statuses=STATUSES,
+        sums=sums_words(sums),
+        **_names(known, strange),
+        outcomes=SHOWN,
         ranges=RANGES,
+        seen=seen,
         query=query_of(request.args),
         more=more,
         newest=query_of(request.args) if before is not None else None,
@@ -79,16 +82,31 @@ def index() -> str:
 @blueprint.get("/ui/activity/rows")
 @needs(Role.VIEWER)
 def rows() -> Response:
-    """The newest requests with an id above ?after= and the sums they change; 204 when there is none."""
+    """The newest requests with an id above ?after=, and what they change: the sums, and the names to choose from.
+
+    204 when none was recorded, whether it is meant or not, unless ?names=1 asks for the names.
+    """
     wanted, after = filter_of(request.args), _id("after") or 0
-    found = _ask(lambda connection: queries.page(connection, wanted, after=after))
-    if not found:
+    seen = _ask(queries.newest)
+    if seen == after and request.args.get("names") != "1":
         return Response(status=204)
-    sums = _ask(lambda connection: queries.summary(connection, wanted))
-    has_keys = request.args.get("keys") == "1"
-    return Response(
-        render_template("activity_rows.html", rows=[row(each) for each in found], sums=_words(sums), has_keys=has_keys)
+    known = _known()
+    strange, found, sums = _ask(
+        lambda connection: (
+            queries.strange(connection, known),
+            queries.page(connection, wanted, after=after, before=seen + 1),
+            queries.summary(connection, wanted),
+        )
     )
+    page = render_template(
+        "activity_rows.html",
+        rows=[row(each) for each in found],
+        sums=sums_words(sums),
+        has_keys=request.args.get("keys") == "1",
+        seen=seen,
+        **_names(known, strange),
+    )
+    return Response(page)
 
 
 @blueprint.get("/ui/activity/request/<int:number>")
@@ -224,8 +242,18 @@ def _id(name: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
-def _words(sums: Message) -> Message:
-    return {name: count(sums[name]) for name in ("requests", "failed", "tokens_in", "tokens_out")} | {
-        "rate": rate(sums["rate"]),
-        "is_one": sums["requests"] == 1,
-    }
+def _known() -> set[str]:
+    """The names that models have, also those that nobody has asked for; none while the supervisor is away."""
+    try:
+        return {name for model in status()["models"] for name in (model["name"], *model["aliases"])}
+    except (NotRunning, ProtocolError, Refused):
+        return set()
+
+
+def _names(known: set[str], strange: list[str]) -> Message:
+    """What the filter has to choose from: `models`, and `strange` names; with the one that is chosen."""
+    chosen = request.args.get("model")
+    if not known:
+        return {"models": sorted({*strange, *filter(None, [chosen])}), "strange": []}
+    others = {chosen} - known if chosen else set()
+    return {"models": sorted(known), "strange": sorted({*strange, *others})}

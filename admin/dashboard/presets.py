@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from admin.dashboard.access import Role, needs
 from admin.dashboard.pages import new_blueprint
 from admin.supervision import ask, connect, status
-from admin.view import times
+from admin.words import times
 from supervisor.core.quantities import readable_size
 from supervisor.errors import Refused
 from supervisor.protocol import CONFIG, Message

@@ -19,7 +19,8 @@ from admin.dashboard.pages import new_blueprint
 from admin.facts import Facts
 from admin.metrics import installed
 from admin.supervision import ANSWER_SECONDS, status
-from admin.view import ago, room, times
+from admin.view import room
+from admin.words import ago, times
 from supervisor.core.quantities import readable_size
 from supervisor.errors import Refused
 

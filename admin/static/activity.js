@@ -1,9 +1,11 @@
-// Keeps the activity pages true. New requests are asked for every other second, for they end without an event; events
-// and the queue are fetched anew when the event stream says that something happened.
+// Keeps the activity pages true. New requests are asked for all the time, for they end without an event; events and
+// the queue are fetched anew when the event stream says that something happened.
 
 import { follow, say, tick } from "./live.js";
 
-const POLL_MS = 2000;
+const POLL_MS = 500; // and activity.py writes what ended within WRITE_SECONDS
+const NAMES_POLLS = 20; // a model that is added tells no request
+const QUEUE_MS = 1000;
 const MOST_ROWS = 500;
 
 const table = document.getElementById("requests");
@@ -43,6 +45,10 @@ function keepingPlace(change) {
 function insert(page) {
   const rows = document.getElementById("rows");
   const fresh = [...page.querySelectorAll("#rows > tr")];
+  table.dataset.seen = page.querySelector("[data-seen]").dataset.seen;
+  document.getElementById("sums").textContent = page.getElementById("sums").textContent.trim();
+  offer(page.getElementById("models"));
+  if (fresh.length === 0) return;
   localise(page);
   keepingPlace(() => {
     rows.prepend(...fresh);
@@ -50,14 +56,24 @@ function insert(page) {
     document.getElementById("nothing")?.remove();
   });
   while (rows.children.length > MOST_ROWS) rows.lastElementChild.remove();
-  document.getElementById("sums").textContent = page.getElementById("sums").textContent.trim();
 }
 
+// The names to choose from, unless somebody is choosing.
+function offer(fresh) {
+  const names = document.getElementById("models");
+  if (names === document.activeElement || names.isEqualNode(fresh)) return;
+  const chosen = names.value;
+  names.replaceChildren(...fresh.childNodes);
+  names.value = chosen;
+}
+
+let polls = 0;
+
 async function poll() {
-  const newest = table.querySelector("tr[data-id]")?.dataset.id ?? "0";
   const query = new URLSearchParams(table.dataset.live);
-  query.set("after", newest);
+  query.set("after", table.dataset.seen);
   if ("keys" in table.dataset) query.set("keys", "1");
+  if (polls++ % NAMES_POLLS === 0) query.set("names", "1");
   const page = await fetched(`/ui/activity/rows?${query}`);
   if (page !== null) insert(page);
 }
@@ -127,7 +143,7 @@ function startChanging() {
   setInterval(() => {
     tick(changing.querySelector(".waiters") ?? document.createElement("p"));
     if (changing.querySelector(".waiters")) refresh();
-  }, POLL_MS);
+  }, QUEUE_MS);
 }
 
 form?.addEventListener("change", (event) => event.target.matches("select") && form.requestSubmit());

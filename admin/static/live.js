@@ -3,6 +3,7 @@
 const AWAY = "supervisor away, reconnecting";
 const SIGNED_OUT = "signed out";
 const RETRY_MS = 2000;
+const UNITS = [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]];
 
 const live = document.getElementById("live");
 
@@ -54,18 +55,27 @@ export function follow(changed) {
   });
 }
 
-// Such as "5 min"; admin/view.py words it the same way.
+// Such as "5 min", for what grows; admin/words.py words all times the same way.
 export function ago(seconds) {
-  if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
-  return `${Math.floor(seconds / 86400)} d`;
+  const [size, unit] = UNITS.find(([least]) => seconds >= least) ?? [1, "s"];
+  return `${Math.max(0, Math.floor(seconds / size))} ${unit}`;
 }
 
-// Word all <time> elements of `root` anew.
+// Such as "340 ms", "3.42 s", "2 min 5 s" or "5 h 12 min", for what is over.
+export function duration(seconds) {
+  if (seconds < 0.9995) return `${(Math.max(0, seconds) * 1000).toFixed(0)} ms`;
+  if (seconds < 59.95) return `${seconds.toFixed(seconds < 9.995 ? 2 : 1)} s`;
+  const whole = Math.round(seconds);
+  const [size, unit, smaller, below] = UNITS.find(([least]) => whole >= least);
+  return `${Math.floor(whole / size)} ${unit} ${Math.floor((whole % size) / smaller)} ${below}`;
+}
+
+// Word all <time> elements of `root` anew; those of the class "ago" stand alone, where "ago" has to be said.
 export function tick(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
-    time.textContent = ago((Date.now() - Date.parse(time.dateTime)) / 1000);
+    const words = ago((Date.now() - Date.parse(time.dateTime)) / 1000);
+    const text = time.classList.contains("ago") ? `${words} ago` : words;
+    if (time.textContent !== text) time.textContent = text;
   }
 }
 

@@ -12,6 +12,8 @@ from fake_supervisor import FakeSupervisor
 from fake_upstream import FakeUpstream, Handler, Serve
 from web_tier import WebTier
 
+from admin.activity import Activity
+
 # Samples would ask the supervisor for its status while no test expects it; and tests wait for what is recorded.
 CONSTANTS = {"admin.sampling.SAMPLE_SECONDS": 3600.0, "admin.activity.WRITE_SECONDS": 0.02}
 
@@ -52,3 +54,11 @@ def serve(supervisor: FakeSupervisor, tmp_path: Path) -> Iterator[Serve]:
             return upstream
 
         yield start
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Activity]:
+    """A file of recorded requests."""
+    recorder = Activity(tmp_path)
+    yield recorder
+    recorder.close()

@@ -8,38 +8,14 @@ import json
 import socket
 import time
 import uuid
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 import recorded_answers as real
+from asking import CHAT, EXPORT, recorded, wait_for
 from fake_supervisor import FakeSupervisor, event_of, model
 from fake_upstream import Call, Serve
 from web_tier import DEADLINE, WebTier, chat_request, read_until
-
-from supervisor.errors import Refused
-
-CHAT = "/v1/chat/completions"
-EXPORT = "/ui/activity/requests.json"
-
-
-def wait_for(web: WebTier, request_id: str, count: int = 1) -> list[dict[str, Any]]:
-    """The rows of a request id, once there are as many."""
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        rows: list[dict[str, Any]] = web.request("GET", f"{EXPORT}?text={quote(request_id)}").json
-        if len(rows) >= count:
-            return rows
-    raise AssertionError(f"there is no row of {request_id}")
-
-
-def recorded(web: WebTier, document: object, path: str = CHAT, **headers: str) -> dict[str, Any]:
-    """Ask, and wait for the one row of it."""
-    request_id = uuid.uuid4().hex
-    web.post(path, document, {"X-Request-Id": request_id, **headers})
-    (row,) = wait_for(web, request_id)
-    assert row["request_id"] == request_id
-    return row
 
 
 def test_a_request_that_went_well(web: WebTier, serve: Serve) -> None:
@@ -83,26 +59,6 @@ def test_the_wait_for_a_model_is_the_queue(web: WebTier, supervisor: FakeSupervi
         read_until(client, b"{}")
     (row,) = wait_for(web, request_id)
     assert row["queue"] >= waited
-
-
-@pytest.mark.parametrize("status, label", [(429, "m"), (503, "m"), (400, "")])
-def test_refusals_are_recorded(web: WebTier, supervisor: FakeSupervisor, status: int, label: str, serve: Serve) -> None:
-    name = uuid.uuid4().hex
-    supervisor.refusals[name] = Refused("no", status=status)
-    row = recorded(web, {"model": name})
-    assert (row["status"], row["ended"], row["model"], row["queue"]) == (status, "complete", name, None)
-    counted = f'llama_router_requests_total{{model="{name if label else ""}",code="{status}"}}'
-    assert counted in web.request("GET", "/metrics").body.decode()
-    if not label:
-        assert name not in web.request("GET", "/metrics").body.decode()
-
-
-def test_what_is_no_request_at_all_is_recorded_too(web: WebTier, supervisor: FakeSupervisor) -> None:
-    request_id = uuid.uuid4().hex
-    web.request("POST", CHAT, b"{", {"X-Request-Id": request_id})
-    web.request("DELETE", CHAT, None, {"X-Request-Id": request_id})
-    rows = wait_for(web, request_id, 2)
-    assert sorted(row["status"] for row in rows) == [400, 405]
 
 
 def test_llama_routers_own_pages_are_not(web: WebTier, supervisor: FakeSupervisor) -> None:
@@ -186,7 +142,7 @@ def test_an_empty_export_has_its_header(web: WebTier) -> None:
 def test_the_page_shows_rows_and_their_details(web: WebTier, serve: Serve) -> None:
     serve(lambda call: call.reply(real.CHAT))
     row = recorded(web, {"model": "m"})
-    page = web.request("GET", f"/ui/activity?text={row['request_id']}&last=15m&status=2xx&model=m").body.decode()
+    page = web.request("GET", f"/ui/activity?text={row['request_id']}&last=15m&outcome=served&model=m").body.decode()
     assert f'data-id="{row["id"]}"' in page and "1 request, 0 failed" in page
     one = web.request("GET", f"/ui/activity/request/{row['id']}").body.decode()
     assert row["request_id"] in one and "32, 31 of them cached" in one
@@ -204,7 +160,7 @@ def test_what_a_client_writes_is_text(web: WebTier, supervisor: FakeSupervisor) 
 
 
 @pytest.mark.parametrize(
-    "query", ["before=x", "before=99999999999999999999", "last=9y", "status=%27", "from=nan&until=-1"]
+    "query", ["before=x", "before=99999999999999999999", "last=9y", "outcome=%27", "from=nan&until=-1"]
 )
 def test_a_query_that_makes_no_sense(web: WebTier, query: str) -> None:
     assert web.request("GET", f"/ui/activity?{query}").status == 200

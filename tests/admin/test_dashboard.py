@@ -88,7 +88,7 @@ def test_every_state_in_words(web: WebTier, supervisor: FakeSupervisor) -> None:
     page = check_page(answer)
     shown = text(answer)
     assert "11 models: 2 ready, 2 starting, 1 backoff, 1 failed" in shown
-    assert "a ready 2 in flight, 3 waiting – unknown 0 5 min Unload a Restart a" in shown
+    assert "a ready 2 in flight, 3 waiting – unknown 0 5 min ago Unload a Restart a" in shown
     assert "b starting 42 % 42 % loading tensors" in shown
     assert "c failed exited with code 65 error: &lt;b&gt;no such file&lt;/b&gt; Last log lines of c loading" in shown
     assert "<b>no such file" not in answer.body.decode()
@@ -180,7 +180,7 @@ def test_the_queue(web: WebTier, supervisor: FakeSupervisor) -> None:
     answer = web.request("GET", "/")
     page = check_page(answer)
     shown = text(answer)
-    assert "2 requests wait Model Client Waits for Since b ::1 curl/8 room is made by a 2 min b unknown" in shown
+    assert "2 requests wait Model Client Waits for Since b ::1 curl/8 room is made by a 2 min ago b unknown" in shown
     assert "0 in flight, 2 waiting for 2 min room is made by a" in shown
     assert " more" not in shown
     assert all("scope" in cell for cell in page.of("th"))

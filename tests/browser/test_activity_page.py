@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -89,19 +90,36 @@ def test_new_rows_do_not_move_what_is_read(visit: Open, asked: Served) -> None:
 
 def test_filters_are_in_the_address_and_in_the_export(visit: Open, asked: Served) -> None:
     page = visit(asked, "/ui/activity")
-    page.get_by_label("Client, id or path").fill("no such client")
+    page.get_by_label("Search").fill("no such client")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="No request matches")).to_be_visible()
     assert "text=no+such+client" in page.url
     page.get_by_role("link", name="Show all").click()
     expect(page.locator(FIRST_ROW).first).to_be_visible()
-    page.get_by_label("Status").select_option("2xx")
-    page.wait_for_url("**status=2xx**")
+    page.get_by_label("Outcome").select_option("served")
+    page.wait_for_url("**outcome=served**")
     expect(page.locator(FIRST_ROW).first).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
     assert rows and {row["status"] for row in rows} == {"200"}
+
+
+def test_a_refusal_tells_why_and_its_name_can_be_chosen(visit: Open, asked: Served) -> None:
+    page = visit(asked, "/ui/activity")
+    expect(page.locator("#live")).to_have_text("live")
+    body = b'{"model": "nobody\'s"}'
+    request = Request(f"{asked.url}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    with pytest.raises(HTTPError), urlopen(request, timeout=10):
+        pass
+    row = page.locator(FIRST_ROW).first
+    expect(row.locator(".reason")).to_contain_text("nobody's")
+    expect(row.locator(".status")).to_have_text(re.compile("40[04]\\s*refused"))
+    expect(page.locator("#sums")).to_contain_text(" 0 failed, 1 refused")
+    page.get_by_label("Model").select_option("nobody's")
+    page.wait_for_url("**model=nobody**")
+    expect(page.locator(FIRST_ROW)).to_have_count(1)
+    expect(page.locator("#models optgroup option")).to_have_text("nobody's")
 
 
 def test_details_by_keyboard(visit: Open, asked: Served) -> None:

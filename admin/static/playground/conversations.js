@@ -49,7 +49,7 @@ export class Conversations {
     const about = document.createElement("span");
     about.className = "soft";
     const time = document.createElement("time");
-    time.dateTime = new Date(updated).toISOString();
+    time.dateTime = new Date(Math.min(Math.max(updated, 0), Date.now())).toISOString();
     about.append(model ? `${model} · ` : "", time, " ago");
     open.append(name, about);
     if (id === this.current) open.setAttribute("aria-current", "true");

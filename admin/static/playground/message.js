@@ -1,5 +1,6 @@
 // A message of the thread: what was said, and what can be done with it.
 
+import { duration } from "../live.js";
 import { shown } from "./attachments.js";
 import { copyButton } from "./copy.js";
 import { Writer } from "./markdown.js";
@@ -22,12 +23,12 @@ export function button(text, pressed, { label = "", className = "text" } = {}) {
   return made;
 }
 
-// Such as "43 tokens · 21.3 tokens/s · first after 0.4 s".
+// Such as "43 tokens · 21.3 tokens/s · first after 412 ms".
 export function statsWords(stats) {
   if (!stats || !stats.tokens) return "";
   const words = [`${stats.exact ? "" : "about "}${stats.tokens} ${stats.tokens === 1 ? "token" : "tokens"}`];
   if (Number.isFinite(stats.rate)) words.push(`${stats.rate.toFixed(stats.rate < 100 ? 1 : 0)} tokens/s`);
-  if (Number.isFinite(stats.first)) words.push(`first after ${(stats.first / 1000).toFixed(1)} s`);
+  if (Number.isFinite(stats.first)) words.push(`first after ${duration(stats.first / 1000)}`);
   return words.join(" · ");
 }
 
