@@ -33,6 +33,7 @@ class Credentials:
         self._version: Version | None = None
         self._access: Access | None = None
         self._told = ""
+        self._problem = ""
         self._room = BoundedSemaphore(HASHES_AT_ONCE)
 
     def access(self) -> Access | None:
@@ -45,8 +46,13 @@ class Credentials:
                 self._told = ""
         except (OSError, ValueError) as error:
             self._access = self._version = None
-            self._tell(f"nobody can sign in: cannot use {self._path}: {getattr(error, 'strerror', None) or error}")
+            self._problem = str(getattr(error, "strerror", None) or error)
+            self._tell(f"nobody can sign in: cannot use {self._path}: {self._problem}")
         return self._access
+
+    def problem(self) -> str | None:
+        """Why nobody may; None if somebody may."""
+        return None if self.access() is not None else self._problem
 
     def role_of(self, password: str) -> tuple[RoleName, Access] | None:
         """Whose password it is, and of what the session is to be; None for nobody's. It takes the same time whoever has

@@ -6,6 +6,7 @@ All of it may block for a while: call it in a thread.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -186,14 +187,14 @@ def _or_none(ask: Any, *arguments: Any) -> Any:
         return None
 
 
-def disks(folders: Iterable[str], files: Iterable[tuple[str, int | None]]) -> list[Json]:
-    """The file systems that hold `folders` and model `files` (path and size, None: as it is there).
+def disks(folders: Iterable[str], models: Iterable[tuple[str, int | None]]) -> list[Json]:
+    """The file systems that hold `folders` and the files of `models` (path and bytes of its weights, None: the file's).
 
-    `mount`, `total` and `free` bytes, `models` how many different files there are, and `size` what they take.
+    `mount`, `total` and `free` bytes, `files` how many different ones there are that hold anything, and their `size`.
     """
     found: dict[int, Json] = {}
-    seen: set[str] = set()
-    for path, size in [*((folder, 0) for folder in folders), *files]:
+    seen: set[tuple[int, int]] = set()
+    for path, size in [*((folder, 0) for folder in folders), *models]:
         real = os.path.realpath(path)
         try:
             facts = Path(real).stat()
@@ -201,10 +202,11 @@ def disks(folders: Iterable[str], files: Iterable[tuple[str, int | None]]) -> li
         except OSError:
             continue
         found[facts.st_dev] = disk
-        if size != 0 and real not in seen:
-            seen.add(real)
-            disk["models"] += 1
-            disk["size"] += facts.st_size if size is None else size
+        identity = (facts.st_dev, facts.st_ino)
+        if stat.S_ISREG(facts.st_mode) and facts.st_size and identity not in seen:
+            seen.add(identity)
+            disk["files"] += 1
+            disk["size"] += size or facts.st_size
     return sorted(found.values(), key=lambda disk: str(disk["mount"]))
 
 
@@ -213,4 +215,4 @@ def _disk(path: str) -> Json:
     mount = Path(path)
     while not mount.is_mount() and mount != mount.parent:
         mount = mount.parent
-    return {"mount": str(mount), "total": usage.total, "free": usage.free, "models": 0, "size": 0}
+    return {"mount": str(mount), "total": usage.total, "free": usage.free, "files": 0, "size": 0}

@@ -15,9 +15,9 @@ from admin import sessions
 from admin.cors import is_dashboard
 from admin.dashboard.access import Role, credentials, current_role, needs
 from admin.dashboard.pages import is_a_script, new_blueprint
-from admin.errors import log
+from admin.errors import log, retry_headers, type_of
 from admin.handlers import respond
-from admin.throttle import Throttle, client_of
+from admin.throttle import Client, Group, Throttle, address_of
 from supervisor.core.access import Access, RoleName
 from supervisor.errors import Refused
 
@@ -29,6 +29,10 @@ MAX_NEXT = 2048
 _ODD = re.compile(r"[\x00-\x20\x7f-\xff\\]|^//")
 
 WRONG = "that is not the password"
+UNREADABLE = (
+    "nobody can sign in: the file with the passwords can't be used: {}. To make it anew, run llama-router passwd on "
+    "the machine itself"
+)
 USED_UP = "this link has been used, or another link or a password was made since"
 
 
@@ -37,7 +41,7 @@ USED_UP = "this link has been used, or another link or a password was made since
 def index() -> BaseResponse:
     """The page; who is signed in is led on, unless there is a link, which may be another role's."""
     token = request.args.get("token", "")
-    if token:
+    if token and credentials().access() is not None:
         return page(USED_UP, 403) if credentials().of_link(token) is None else page(token=token)
     if current_role() is not Role.NOBODY:
         return redirect(_next(), code=303)
@@ -49,6 +53,8 @@ def index() -> BaseResponse:
 def sign_in() -> BaseResponse:
     """A password, or the token of a link."""
     request.max_content_length = MAX_FORM
+    if (problem := credentials().problem()) is not None:
+        return page(UNREADABLE.format(problem), 503)
     if token := request.form.get("token"):
         if (access := credentials().use_link(token)) is None:
             return page(USED_UP, 403)
@@ -81,32 +87,40 @@ def page(error: str | None = None, status: int = 200, retry_after: float | None 
     """The form, with what went wrong last time; with a `token`, one button."""
     known = credentials().access()
     if is_a_script() and error is not None:
-        return respond(Refused(error, status=status, error_type="authentication_error", retry_after=retry_after))
+        return respond(Refused(error, status=status, error_type=type_of(status), retry_after=retry_after))
     form = render_template(
         "login.html",
         error=error,
         token=token,
         next=_next(),
-        readable=known is not None,
+        problem=credentials().problem(),
         has_password=known is not None and (known.admin.hash or known.viewer.hash) is not None,
         has_admin=known is not None and known.admin.hash is not None,
     )
     response = make_response(form, status)
-    if retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, round(retry_after)))
+    response.headers.extend(retry_headers(retry_after))
     return response
 
 
 def _role_of(password: str) -> tuple[RoleName, Access] | None:
     """Raises Refused (429) after too many failures."""
-    throttle, client = Throttle(current_app.config["RUNTIME_DIR"]), client_of(request.environ)
+    throttle, client = Throttle(current_app.config["RUNTIME_DIR"]), _client()
     attempt = throttle.begin(client)
     found = credentials().role_of(password)
     if found is None:
-        log.warning("wrong password from %s", client)
+        log.warning("wrong password from %s", client.address)
     else:
         throttle.succeeded(attempt, forgives=found[0] == "admin")
     return found
+
+
+def _client() -> Client:
+    """Who tries to sign in."""
+    access, browser = credentials().access(), None
+    if access is not None and (known := sessions.known_browser(request, access)) is not None:
+        role, name = known
+        browser = (Group.ADMINS if role == "admin" else Group.VIEWERS, name)
+    return Client(address_of(request.environ), browser)
 
 
 def _enter(role: RoleName, access: Access) -> BaseResponse:
@@ -114,6 +128,7 @@ def _enter(role: RoleName, access: Access) -> BaseResponse:
     checked against: one that is changed at this moment ends it."""
     response = make_response(redirect(_next(), code=303))
     sessions.begin(request, response, role, access)
+    sessions.know_browser(request, response, role, access)
     return response
 
 

@@ -51,7 +51,9 @@ def refused(refusal: Refused) -> Response:
     """Why not, for whoever asked."""
     if is_a_script():
         return handlers.respond(refusal)
-    return make_response(render_template("error.html", error=str(refusal)), refusal.status)
+    response = make_response(render_template("error.html", error=str(refusal)), refusal.status)
+    response.headers.extend(errors.retry_headers(refusal.retry_after))
+    return response
 
 
 def _away(error: Exception) -> Response:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-from flask import current_app, render_template
+from flask import Flask, current_app, render_template
+from markupsafe import Markup
 
 from admin import activity_queries, machine
 from admin.activity import Activity, in_a_thread
@@ -18,9 +19,11 @@ from admin.dashboard.access import Role, needs
 from admin.dashboard.pages import new_blueprint
 from admin.facts import Facts
 from admin.metrics import installed
-from admin.supervision import ANSWER_SECONDS, status
+from admin.sharing import Shared
+from admin.supervision import ANSWER_SECONDS
 from admin.view import room
-from admin.words import ago, times
+from admin.words import times
+from supervisor.client import Client
 from supervisor.core.quantities import readable_size
 from supervisor.errors import Refused
 
@@ -37,26 +40,32 @@ Json = dict[str, Any]
 @blueprint.record_once
 def set_up(state: Any) -> None:
     """What the page remembers from one look to the next."""
-    runtime_dir = state.app.config["RUNTIME_DIR"]
-    state.app.extensions["system.watch"] = Watch(Facts(runtime_dir, ANSWER_SECONDS))
+    app: Flask = state.app
+    watch = Watch(Facts(app.config["RUNTIME_DIR"], ANSWER_SECONDS))
+    app.extensions["system.now"] = Shared(lambda: _html(app, watch))
 
 
 @blueprint.get("/ui/system")
 @needs(Role.VIEWER)
 def index() -> str:
     """The page. Raises NotRunning or ProtocolError."""
-    return render_template("system.html", **_view())
+    return render_template("system.html", now=_now())
 
 
 @blueprint.get("/ui/system/now")
 @needs(Role.VIEWER)
 def now() -> str:
     """The part of it that changes."""
-    return render_template("system_now.html", **_view())
+    return _now()
+
+
+def _now() -> Markup:
+    shared: Shared[Markup] = current_app.extensions["system.now"]
+    return shared.get()
 
 
 class Watch:
-    """Measures between two looks, of whoever looks."""
+    """Measures between two looks, of whoever looks; one look at a time."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
@@ -146,29 +155,29 @@ def versions(answer: Json) -> list[tuple[str, str]]:
     return [*found, ("SQLite", sqlite3.sqlite_version), ("Kernel", f"{platform.system()} {platform.release()}")]
 
 
-def _view() -> Json:
-    answer = status()
-    watch: Watch = current_app.extensions["system.watch"]
+def _html(app: Flask, watch: Watch) -> Markup:
+    """The part of the page that changes, which is the same for everybody. Raises NotRunning or ProtocolError."""
+    with Client(app.config["RUNTIME_DIR"], timeout=ANSWER_SECONDS) as client:
+        answer: Json = client.call("status")["status"]
     looked = watch.look(answer)
     memory, cores = looked["memory"], looked["cores"]
-    return {
+    view = {
         "status": answer,
         "cpu": sum(cores) / len(cores) if cores else 0.0,
         "load": ", ".join(f"{each:.2f}" for each in memory["load"]),
         "room": [kind for kind in room(answer) if kind["name"] != "Models"],
         "used": memory["total"] - memory["available"],
         "versions": versions(answer),
-        "up": ago(time.time() - answer["since"]),
         "since": times(answer["since"]),
         "size": readable_size,
-        "recorded": _recorded(),
+        "recorded": recorded(app.extensions["activity"]),
         **looked,
     }
+    return Markup(app.jinja_env.get_template("system_now.html").render(view))  # noqa: S704  # escaped, as all templates
 
 
-def _recorded() -> Json | None:
+def recorded(activity: Activity) -> Json | None:
     """How much the activity file holds; None if it can't be read."""
-    activity: Activity = current_app.extensions["activity"]
     try:
         kept, dropped = activity.ask(
             lambda connection: (activity_queries.kept(connection), activity_queries.dropped(connection))

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from fake_supervisor import FakeSupervisor
 from fake_upstream import FakeUpstream, Handler, Serve
+from signing_in import ADMIN, VIEWER, tell
 from web_tier import WebTier
 
 from admin.activity import Activity
+from supervisor import access
+from supervisor.core.access import FAILURES_FILE
 
 # Samples would ask the supervisor for its status while no test expects it; and tests wait for what is recorded.
 CONSTANTS = {"admin.sampling.SAMPLE_SECONDS": 3600.0, "admin.activity.WRITE_SECONDS": 0.02}
@@ -62,3 +65,24 @@ def kept(tmp_path: Path) -> Iterator[Activity]:
     recorder = Activity(tmp_path)
     yield recorder
     recorder.close()
+
+
+@pytest.fixture(scope="session")
+def shared_tier(tmp_path_factory: pytest.TempPathFactory, shared_supervisor: FakeSupervisor) -> Iterator[WebTier]:
+    """Two workers, with the passwords ADMIN and VIEWER."""
+    runtime = tmp_path_factory.mktemp("login")
+    (runtime / "control.sock").symlink_to(shared_supervisor.path)
+    tier = WebTier(runtime, workers=2, cors_origins="localhost https://llm.example.org")
+    tier.state_dir.mkdir(mode=0o700)
+    access.set_password(tier.state_dir, "admin", ADMIN, tell)
+    access.set_password(tier.state_dir, "viewer", VIEWER, tell)
+    tier.start()
+    yield tier
+    tier.close()
+
+
+@pytest.fixture
+def tier(shared_tier: WebTier, supervisor: FakeSupervisor) -> WebTier:
+    """Without failures of an earlier test."""
+    (shared_tier.runtime_dir / FAILURES_FILE).unlink(missing_ok=True)
+    return shared_tier

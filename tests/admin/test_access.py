@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from damaging import damage
 from flask import Blueprint, Flask
 from flask.testing import FlaskClient
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
@@ -18,8 +19,9 @@ from werkzeug.test import TestResponse
 from admin import create_app, dashboard, sessions
 from admin.dashboard import access as guard
 from admin.dashboard.access import Role
+from admin.throttle import OF_ONE
 from supervisor import access
-from supervisor.core.access import ACCESS_FILE, RoleName
+from supervisor.core.access import ACCESS_FILE, FAILURES_FILE, RoleName
 
 BLUEPRINTS = {page.blueprint.name for page in dashboard.PAGES} | {part.name for part in dashboard.PARTS}
 AS_JSON = {"Accept": "application/json"}
@@ -279,24 +281,6 @@ def test_an_old_session_is_renewed(app: Flask, client: FlaskClient, monkeypatch:
     assert asked(client, {"Cookie": value}).json == {"role": "viewer"}
 
 
-def damage(path: Path, how: str) -> None:
-    """Make access.json something that is none."""
-    if how == "cut off":
-        path.write_bytes(path.read_bytes()[:-40])
-        return
-    path.unlink()
-    if how == "a FIFO":
-        os.mkfifo(path)
-    elif how == "a directory":
-        path.mkdir()
-    elif how == "a link":
-        path.symlink_to("/dev/zero")
-    elif how == "huge":
-        path.write_bytes(b" " * 2**20)
-    elif how == "not JSON":
-        path.write_bytes(b"[" * 4000)
-
-
 @pytest.mark.parametrize("how", ["missing", "cut off", "a FIFO", "a directory", "a link", "huge", "not JSON"])
 def test_a_damaged_file_signs_nobody_in(
     app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture, how: str
@@ -306,8 +290,14 @@ def test_a_damaged_file_signs_nobody_in(
     damage(app.config["STATE_DIR"] / ACCESS_FILE, how)
     for _ in range(3):
         assert asked(client, admin).status_code == 401
-    assert "be read, so nobody can sign in" in client.get("/ui/login").text
-    assert client.post("/ui/login", data={"password": PASSWORD}).status_code == 403
+    page = client.get("/ui/login?token=x").text
+    assert "Nobody can sign in: the file with the passwords can't be used: " in page
+    assert "<code>llama-router passwd</code>" in page and "<form" not in page
+    for number in range(2 * OF_ONE):  # nobody is made to wait for it
+        answer = client.post("/ui/login", data={"token" if number % 2 else "password": PASSWORD}, headers=AS_JSON)
+        assert (answer.status_code, answer.json["error"]["type"]) == (503, "server_error")  # type: ignore[index]
+        assert re.search(r"can't be used: \w.*\. To make it anew, run llama-router passwd", answer.text)
+    assert not (app.config["RUNTIME_DIR"] / FAILURES_FILE).exists()
     lines = [record.getMessage() for record in caplog.records if "nobody can sign in" in record.getMessage()]
     assert len(lines) == 1, lines
 

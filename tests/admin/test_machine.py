@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from fake_supervisor import FakeSupervisor, model, replica
-from web_tier import WebTier
+from gevent.event import Event
+from web_tier import DEADLINE, WebTier
 
 from admin import machine
 from admin.dashboard.system import model_files, processes, servers_of
 from admin.machine import Process, Ticks
+from admin.sharing import Shared
+from supervisor.errors import NotRunning
 
 
 def test_cores_between_two_looks() -> None:
@@ -74,11 +79,22 @@ def test_disks_of_folders_and_files(tmp_path: Path) -> None:
     (disk,) = machine.disks(
         [str(tmp_path), "/no/such/folder"], [(str(first), None), (str(second), None), ("/no/such.gguf", 5)]
     )
-    assert (disk["models"], disk["size"]) == (1, 10)
+    assert (disk["files"], disk["size"]) == (1, 10)
     assert 0 <= disk["free"] <= disk["total"]
     assert Path(disk["mount"]).is_mount()
     (shards,) = machine.disks([], [(str(first), 4096)])
     assert shards["size"] == 4096
+
+
+def test_models_that_hold_nothing_are_not_counted(tmp_path: Path) -> None:
+    whole, linked, empty, pipe = (tmp_path / name for name in ("whole", "linked", "empty", "pipe"))
+    whole.write_bytes(b"x" * 10)
+    linked.hardlink_to(whole)
+    empty.touch()
+    os.mkfifo(pipe)
+    names = [str(path) for path in (whole, linked, empty, pipe, tmp_path)]
+    (disk,) = machine.disks([], [(name, None) for name in names])
+    assert (disk["files"], disk["size"]) == (1, 10)
 
 
 def test_no_cards_without_a_driver() -> None:
@@ -137,7 +153,13 @@ def test_the_page(web: WebTier, supervisor: FakeSupervisor, tmp_path: Path) -> N
     }
     for path in ("/ui/system", "/ui/system/now"):
         page = web.request("GET", path).body.decode()
-        for words in ("Processor", "1.0 MiB of 1.0 GiB planned", "1 model: 2.0 KiB", "llama-cpp-python", "Processes"):
+        for words in (
+            "Processor",
+            "1.0 MiB of 1.0 GiB planned",
+            "1 model file: 2.0 KiB",
+            "llama-cpp-python",
+            "Processes",
+        ):
             assert words in page
         assert "gpu0" not in page or Path("/dev/nvidia0").exists()
 
@@ -145,3 +167,51 @@ def test_the_page(web: WebTier, supervisor: FakeSupervisor, tmp_path: Path) -> N
 def test_a_supervisor_that_is_another_users(web: WebTier, supervisor: FakeSupervisor) -> None:
     supervisor.facts = {"pid": 2**30, "revision": "none"}
     assert web.request("GET", "/ui/system").status == 200
+
+
+def test_many_who_look_at_once_share_one_look(tmp_path: Path) -> None:
+    """And keep nobody else waiting: what the page is made of takes as long as it likes."""
+    fake = FakeSupervisor(tmp_path)
+    fake.models = [model("m")]
+    fake.facts = {"pid": os.getpid(), "revision": "none"}
+    fake.start()
+    tier = WebTier(tmp_path, constants={"admin.dashboard.system.SPAN_SECONDS": 1.0})
+    tier.start()
+    try:
+        with ThreadPoolExecutor(100) as pool:
+            looks = [pool.submit(tier.request, "GET", "/ui/system/now") for _ in range(100)]
+            while not fake.of("status"):
+                assert tier.request("GET", "/health").status == 200
+            answers = [look.result() for look in looks]
+        assert {answer.status for answer in answers} == {200}
+        assert len(fake.of("status")) <= 1 + len({answer.body for answer in answers}) < 10
+    finally:
+        tier.close()
+        fake.stop()
+
+
+def test_what_fails_fails_for_all_who_ask_at_once_and_is_tried_again() -> None:
+    calls: list[int] = []
+    go_on = Event()
+
+    def find() -> int:
+        calls.append(len(calls))
+        go_on.wait(DEADLINE)
+        if len(calls) == 1:
+            raise NotRunning("away")
+        return len(calls)
+
+    shared = Shared(find)
+    asking = [gevent.spawn(outcome, shared) for _ in range(5)]
+    gevent.sleep(0)  # each begins
+    asking[0].kill()  # who asks first may leave
+    go_on.set()
+    assert [each.get(timeout=DEADLINE) for each in asking[1:]] == ["away"] * 4
+    assert shared.get() == 2
+
+
+def outcome(shared: Shared[int]) -> object:
+    try:
+        return shared.get()
+    except NotRunning as error:
+        return str(error)

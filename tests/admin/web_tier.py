@@ -170,7 +170,8 @@ class WebTier:
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            fields = {name.lower(): value for name, value in response.getheaders()}
+            names = {name.lower() for name, _ in response.getheaders()}
+            fields = {name: ", ".join(response.headers.get_all(name, ())) for name in names}
             return Answer(response.status, fields, response.read())
         finally:
             connection.close()

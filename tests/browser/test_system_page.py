@@ -16,7 +16,7 @@ def test_processes_come_and_go(visit: Open, router: Served) -> None:
     expect(row).to_have_count(0)
     router.call("load", model=MODEL, wait=True)
     expect(row).to_have_count(1)
-    expect(page.locator("[data-part=disks]")).to_contain_text("1 model")
+    expect(page.locator("[data-part=disks]")).to_contain_text("1 model file")
     router.call("unload", model=MODEL, wait=True)
     expect(row).to_have_count(0)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from damaging import damage
 from harness import ROOT, Supervisor
 from observed import DEADLINE
 
@@ -199,20 +200,6 @@ def test_two_at_once(state: Path, give: Give) -> None:
         None,
     }
     assert names(state) == [ACCESS_FILE]
-
-
-def damage(path: Path, how: str) -> None:
-    """Make access.json something that is none."""
-    if how == "cut off":
-        path.write_bytes(path.read_bytes()[:-40])
-        return
-    path.unlink()
-    if how == "a FIFO":
-        os.mkfifo(path)
-    elif how == "a link":
-        path.symlink_to("/etc/passwd")
-    else:
-        path.mkdir()
 
 
 @pytest.mark.parametrize("how", ["cut off", "a FIFO", "a link", "a directory"])
