@@ -30,9 +30,10 @@ RENEWED_AFTER_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Session:
-    """A role, and whether its cookie is old enough to be sent anew."""
+    """A role, the cookie's value, and whether that is old enough to be sent anew."""
 
     role: RoleName
+    value: str
     is_old: bool
 
 
@@ -110,7 +111,7 @@ def opened(value: str, access: Access) -> Session | None:
         return None
     for role in ROLES:
         if content == [role, access.of(role).era]:
-            return Session(role, time.time() - begun.timestamp() > RENEWED_AFTER_SECONDS)
+            return Session(role, value, time.time() - begun.timestamp() > RENEWED_AFTER_SECONDS)
     return None
 
 

@@ -17,7 +17,9 @@ from flask import Blueprint, Flask, Response, after_this_request, current_app, g
 from admin import origin, sessions
 from admin.credentials import Credentials
 from admin.dashboard.pages import is_a_script, refused
+from admin.followers import MAX_OF_ADDRESS, MAX_OF_SESSION, Shares
 from admin.handlers import respond
+from admin.throttle import address_of
 from supervisor.core.access import Access, RoleName
 from supervisor.errors import Refused
 
@@ -89,6 +91,16 @@ def current_role() -> Role:
         g.role = _signed_in()
     role: Role = g.role
     return role
+
+
+def follower() -> Shares:
+    """What a stream of whoever sent the request counts for, see followers.endless."""
+    access = credentials().access()
+    session = sessions.session_of(request, access) if access is not None else None
+    if session is None:
+        return {}
+    address = address_of(request.environ)
+    return {session.value: MAX_OF_SESSION, (session.role, address): MAX_OF_ADDRESS}
 
 
 def still_signed_in() -> Callable[[], bool]:

@@ -19,7 +19,7 @@ from flask import Response, request
 from gevent.event import Event
 
 from admin.connection import stopping, watch
-from admin.dashboard.access import Role, needs, still_signed_in
+from admin.dashboard.access import Role, follower, needs, still_signed_in
 from admin.dashboard.pages import new_blueprint
 from admin.followers import For, endless
 from admin.log_text import clean
@@ -42,7 +42,7 @@ Line = tuple[int, float, int, str, str, int | None]  # number, time, launch, ins
 
 @blueprint.get("/ui/model-log/<path:name>")
 @needs(Role.VIEWER)
-@endless(For.SIGNED_IN)
+@endless(For.SIGNED_IN, follower)
 def log(name: str) -> Response:
     """?lines= of the log as text; with ?follow=1 as server-sent events without an end, which go on after the line that
     Last-Event-ID or ?after= numbers. Raises Refused (404), NotRunning or ProtocolError."""

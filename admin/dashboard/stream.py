@@ -11,7 +11,7 @@ from flask import Response, request
 from gevent.event import Event
 
 from admin.connection import stopping, watch
-from admin.dashboard.access import Role, needs, still_signed_in
+from admin.dashboard.access import Role, follower, needs, still_signed_in
 from admin.dashboard.pages import new_blueprint
 from admin.followers import For, endless
 from admin.supervision import connect
@@ -27,7 +27,7 @@ REFRESH_SECONDS = 0.25  # between two refreshes of a page, however much happens
 
 @blueprint.get("/ui/events")
 @needs(Role.VIEWER)
-@endless(For.SIGNED_IN)
+@endless(For.SIGNED_IN, follower)
 def events() -> Response:
     """Server-sent events without an end: "models" whenever the table is out of date, comments in between."""
     client = connect()
