@@ -154,6 +154,8 @@ def _credential(fields: Mapping[str, Any], role: RoleName) -> Credential:
 
 
 def _object(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_FILE:
+        raise ValueError(f"it has more than {MAX_FILE} bytes")
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):

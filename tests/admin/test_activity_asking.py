@@ -78,7 +78,9 @@ def test_pages_while_too_many_ask(tmp_path: Path) -> None:
         tier.start()
         stack.callback(tier.close)
         for path in ("/ui/activity", "/ui/activity/recent.json", "/ui/activity/requests.csv"):
-            assert tier.request("GET", path).status == 503, path
+            page = tier.request("GET", path)
+            assert (page.status, page.headers["retry-after"]) == (503, "1"), path
+            assert page.headers["content-type"].startswith("text/html"), path
             answer = tier.request("GET", path, headers={"Accept": "application/json"})
             assert (answer.error["code"], answer.headers["retry-after"]) == (503, "1"), path
         for path in ("/", "/ui/system", "/metrics"):
