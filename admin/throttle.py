@@ -48,7 +48,7 @@ class Group(StrEnum):
 
 
 @dataclass(frozen=True)
-class Client:
+class Visitor:
     """Who tries: an address, and the browser if it has signed in before, with the role it had then."""
 
     address: str
@@ -65,12 +65,12 @@ class Throttle:
 
     runtime_dir: Path
 
-    def begin(self, client: Client) -> Failure:
+    def begin(self, visitor: Visitor) -> Failure:
         """Count an attempt as failed, and return it. Raises Refused: 429, with the time to wait, for one too many; 503
         if it can't be counted."""
         now = time.monotonic()
         with self._open() as failures:
-            waits = {queue: failures.wait(*queue, now) for queue in client.queues()}
+            waits = {queue: failures.wait(*queue, now) for queue in visitor.queues()}
             wait = min(waits.values())
             if wait > 0:
                 raise Refused(

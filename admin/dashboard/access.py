@@ -19,7 +19,7 @@ from admin.credentials import Credentials
 from admin.dashboard.pages import is_a_script, refused
 from admin.followers import MAX_OF_ADDRESS, MAX_OF_SESSION, Shares
 from admin.handlers import respond
-from admin.throttle import address_of
+from admin.throttle import client_of
 from supervisor.core.access import Access, RoleName
 from supervisor.errors import Refused
 
@@ -99,7 +99,7 @@ def follower() -> Shares:
     session = sessions.session_of(request, access) if access is not None else None
     if session is None:
         return {}
-    address = address_of(request.environ)
+    address = client_of(request.environ)
     return {session.value: MAX_OF_SESSION, (session.role, address): MAX_OF_ADDRESS}
 
 

@@ -17,7 +17,7 @@ from admin.dashboard.access import Role, credentials, current_role, needs
 from admin.dashboard.pages import is_a_script, new_blueprint
 from admin.errors import log, retry_headers, type_of
 from admin.handlers import respond
-from admin.throttle import Client, Group, Throttle, address_of
+from admin.throttle import Group, Throttle, Visitor, client_of
 from supervisor.core.access import Access, RoleName
 from supervisor.errors import Refused
 
@@ -104,23 +104,23 @@ def page(error: str | None = None, status: int = 200, retry_after: float | None 
 
 def _role_of(password: str) -> tuple[RoleName, Access] | None:
     """Raises Refused (429) after too many failures."""
-    throttle, client = Throttle(current_app.config["RUNTIME_DIR"]), _client()
-    attempt = throttle.begin(client)
+    throttle, visitor = Throttle(current_app.config["RUNTIME_DIR"]), _visitor()
+    attempt = throttle.begin(visitor)
     found = credentials().role_of(password)
     if found is None:
-        log.warning("wrong password from %s", client.address)
+        log.warning("wrong password from %s", visitor.address)
     else:
         throttle.succeeded(attempt, forgives=found[0] == "admin")
     return found
 
 
-def _client() -> Client:
+def _visitor() -> Visitor:
     """Who tries to sign in."""
     access, browser = credentials().access(), None
     if access is not None and (known := sessions.known_browser(request, access)) is not None:
         role, name = known
         browser = (Group.ADMINS if role == "admin" else Group.VIEWERS, name)
-    return Client(address_of(request.environ), browser)
+    return Visitor(client_of(request.environ), browser)
 
 
 def _enter(role: RoleName, access: Access) -> BaseResponse:

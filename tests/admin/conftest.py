@@ -72,7 +72,8 @@ def shared_tier(tmp_path_factory: pytest.TempPathFactory, shared_supervisor: Fak
     """Two workers, with the passwords ADMIN and VIEWER."""
     runtime = tmp_path_factory.mktemp("login")
     (runtime / "control.sock").symlink_to(shared_supervisor.path)
-    tier = WebTier(runtime, workers=2, cors_origins="localhost https://llm.example.org")
+    proxies = {"LLAMA_ROUTER_TRUSTED_PROXIES": "127.0.0.1"}
+    tier = WebTier(runtime, workers=2, cors_origins="localhost https://llm.example.org", environment=proxies)
     tier.state_dir.mkdir(mode=0o700)
     access.set_password(tier.state_dir, "admin", ADMIN, tell)
     access.set_password(tier.state_dir, "viewer", VIEWER, tell)

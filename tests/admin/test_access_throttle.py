@@ -16,7 +16,7 @@ from signing_in import ADMIN, VIEWER, link, sign_in, tell
 from web_tier import Answer, WebTier
 
 from admin import sessions
-from admin.throttle import OF_ALL, OF_ONE, Client, Group, Throttle, address_of
+from admin.throttle import OF_ALL, OF_ONE, Group, Throttle, Visitor, client_of
 from supervisor import access
 from supervisor.core.access import FAILURES_FILE as FILE
 from supervisor.errors import Refused
@@ -79,12 +79,12 @@ def test_failures_that_cannot_be_counted_are_refused(tier: WebTier) -> None:
 
 def test_all_clients_together(tmp_path: Path) -> None:
     throttle = Throttle(tmp_path)
-    attempts = [throttle.begin(Client(f"192.0.2.{number % 25}")) for number in range(OF_ALL)]
+    attempts = [throttle.begin(Visitor(f"192.0.2.{number % 25}")) for number in range(OF_ALL)]
     with pytest.raises(Refused, match="too many failed attempts") as caught:
-        throttle.begin(Client("198.51.100.1"))
+        throttle.begin(Visitor("198.51.100.1"))
     assert caught.value.retry_after is not None and 50 < caught.value.retry_after <= 60
     throttle.succeeded(attempts[3], forgives=True)
-    throttle.begin(Client("198.51.100.1"))
+    throttle.begin(Visitor("198.51.100.1"))
     assert len(json.loads((tmp_path / FILE).read_text())) == OF_ALL - 1
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 
@@ -93,18 +93,18 @@ def test_a_minute_is_over(tmp_path: Path) -> None:
     now = time.monotonic()
     (tmp_path / FILE).write_text(json.dumps([[now - 61, "strangers", "a"], *[[now - 59.5, "strangers", "a"]] * OF_ONE]))
     with pytest.raises(Refused) as caught:
-        Throttle(tmp_path).begin(Client("a"))
+        Throttle(tmp_path).begin(Visitor("a"))
     assert caught.value.retry_after is not None and caught.value.retry_after < 0.6
     (tmp_path / FILE).write_text(json.dumps([[now - 61, "strangers", "a"]] * 9))
-    Throttle(tmp_path).begin(Client("a"))
+    Throttle(tmp_path).begin(Visitor("a"))
     (tmp_path / FILE).write_text(json.dumps([[now + 1000, "strangers", "a"]] * 9))  # of another boot
-    Throttle(tmp_path).begin(Client("a"))
+    Throttle(tmp_path).begin(Visitor("a"))
 
 
 ADMINS, VIEWERS = (Group.ADMINS, "one"), (Group.VIEWERS, "one")
 
 
-def used_up(throttle: Throttle, client: Client) -> int:
+def used_up(throttle: Throttle, client: Visitor) -> int:
     """How many attempts it takes until none is let through."""
     for number in range(10 * OF_ALL):
         try:
@@ -118,34 +118,34 @@ def used_up(throttle: Throttle, client: Client) -> int:
 def test_strangers_keep_no_browser_out_that_has_been_in(tmp_path: Path, browser: tuple[Group, str]) -> None:
     throttle = Throttle(tmp_path)
     for number in range(OF_ALL):
-        throttle.begin(Client(f"192.0.2.{number}"))
+        throttle.begin(Visitor(f"192.0.2.{number}"))
     with pytest.raises(Refused):
-        throttle.begin(Client("198.51.100.1"))
-    assert used_up(throttle, Client("198.51.100.1", browser)) == OF_ONE
-    assert used_up(throttle, Client("198.51.100.1", (browser[0], "another one"))) == OF_ONE
+        throttle.begin(Visitor("198.51.100.1"))
+    assert used_up(throttle, Visitor("198.51.100.1", browser)) == OF_ONE
+    assert used_up(throttle, Visitor("198.51.100.1", (browser[0], "another one"))) == OF_ONE
 
 
 def test_a_browser_that_used_up_its_attempts_is_a_stranger(tmp_path: Path) -> None:
     """Somebody else may have its cookie."""
     throttle = Throttle(tmp_path)
-    assert used_up(throttle, Client("192.0.2.1", ADMINS)) == 2 * OF_ONE
-    assert used_up(throttle, Client("192.0.2.2", ADMINS)) == OF_ONE
-    assert used_up(throttle, Client("192.0.2.2")) == 0
+    assert used_up(throttle, Visitor("192.0.2.1", ADMINS)) == 2 * OF_ONE
+    assert used_up(throttle, Visitor("192.0.2.2", ADMINS)) == OF_ONE
+    assert used_up(throttle, Visitor("192.0.2.2")) == 0
 
 
 def test_viewers_have_no_more_guesses_for_more_browsers(tmp_path: Path) -> None:
     """Who knows their password signs in as often as it takes to be many browsers, and the admin is not kept out."""
     throttle = Throttle(tmp_path)
-    let_through = sum(used_up(throttle, Client("192.0.2.1", (Group.VIEWERS, f"b{number}"))) for number in range(99))
+    let_through = sum(used_up(throttle, Visitor("192.0.2.1", (Group.VIEWERS, f"b{number}"))) for number in range(99))
     assert let_through == OF_ALL + OF_ONE
-    throttle.begin(Client("192.0.2.1", ADMINS))
+    throttle.begin(Visitor("192.0.2.1", ADMINS))
 
 
 def test_what_one_queue_is_forgiven_another_is_not(tmp_path: Path) -> None:
     throttle = Throttle(tmp_path)
-    throttle.begin(Client("192.0.2.1"))
-    throttle.begin(Client("192.0.2.1", VIEWERS))
-    throttle.succeeded(throttle.begin(Client("192.0.2.1", ADMINS)), forgives=True)
+    throttle.begin(Visitor("192.0.2.1"))
+    throttle.begin(Visitor("192.0.2.1", VIEWERS))
+    throttle.succeeded(throttle.begin(Visitor("192.0.2.1", ADMINS)), forgives=True)
     groups = [group for _, group, _ in json.loads((tmp_path / FILE).read_text())]
     assert groups == ["strangers", "viewers"]
 
@@ -153,7 +153,7 @@ def test_what_one_queue_is_forgiven_another_is_not(tmp_path: Path) -> None:
 def flood(tier: WebTier) -> None:
     """Strangers at many addresses try passwords."""
     for number in range(OF_ALL):
-        Throttle(tier.runtime_dir).begin(Client(f"192.0.2.{number}"))
+        Throttle(tier.runtime_dir).begin(Visitor(f"192.0.2.{number}"))
 
 
 def browser_of(answer: Answer) -> str:
@@ -221,7 +221,7 @@ NO_COUNTS += [b'[[0, "?", 1]]', b'[[0, "a"]]', b"7"]
 def test_a_damaged_count_begins_anew(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     runtime = tmp_path_factory.mktemp("count")
     (runtime / FILE).write_bytes(data)
-    Throttle(runtime).begin(Client("a"))
+    Throttle(runtime).begin(Visitor("a"))
     assert len(json.loads((runtime / FILE).read_text())) == 1
 
 
@@ -238,4 +238,4 @@ def test_a_damaged_count_begins_anew(tmp_path_factory: pytest.TempPathFactory, d
     ],
 )
 def test_whose_attempt_it_is(address: str, client: str) -> None:
-    assert address_of({"REMOTE_ADDR": address}) == client
+    assert client_of({"REMOTE_ADDR": address}) == client
