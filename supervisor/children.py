@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -130,8 +130,9 @@ class Children:
                     self._guard.died()
         self._kill_strays()
 
-    def kill_all(self) -> None:
-        """The last net: nothing of ours may outlive us, what left its process group included."""
+    def kill_all(self, spared: Set[int] = frozenset()) -> None:
+        """The last net: nothing of ours may outlive us, what left its process group included. Those that are `spared`
+        end by themselves."""
         self._forkserver.close()
         for launch in self._forking.values():
             launch.cleanup()
@@ -139,7 +140,7 @@ class Children:
             _signal_group(running.child.pid, signal.SIGKILL)
             running.launch.cleanup()
         deadline = time.monotonic() + KILL_SECONDS
-        while (left := child.adopted() - {self._guard.pid}) and time.monotonic() < deadline:
+        while (left := child.adopted() - {self._guard.pid} - spared) and time.monotonic() < deadline:
             for pid in left:  # what each leaves behind is adopted when it dies
                 _kill_and_reap(pid, deadline - time.monotonic())
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from supervisor import certificate
-from supervisor.core import config as config_keys
 from supervisor.core.config import Config
 from supervisor.core.fields import complaints, sound
 from supervisor.core.quantities import shown
@@ -35,9 +34,6 @@ def read_config(source: Source) -> tuple[Config | None, Path | None]:
         for keys, message in wrong:
             source.complain(keys, message)
         config = sound(Config, written, {str(keys[0]) for keys, _ in wrong if keys})
-    for key in written:
-        if key in config_keys.UNACTED:
-            source.notice((key,), f"{key!r} is read but has no effect in this version")
     if config is not None and config.web.tls is not None:
         wrong_file = certificate.problem(config.web.tls.certificate, config.web.tls.key)
         if wrong_file is not None:

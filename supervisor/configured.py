@@ -13,7 +13,6 @@ from pathlib import Path
 from supervisor import presets_dir
 from supervisor.announcements import Announcements
 from supervisor.configuration import Configuration, Judge
-from supervisor.core import config as config_keys
 from supervisor.core.commands import Announce
 from supervisor.core.config import Config
 from supervisor.core.reload import changes
@@ -205,7 +204,7 @@ class Configured:
         """What the change to `new` would be."""
         difference = changes(self.running.presets, new.presets)
         models = {model["name"]: model for model in fleet_status(self._loop.fleet, 0.0)["models"]}
-        settings = _differing(self.running.config, new.config) - {*READ_AT_START, *config_keys.UNACTED}
+        settings = _differing(self.running.config, new.config) - set(READ_AT_START)
         return Told(
             added=difference.added,
             changed=difference.changed,

@@ -21,7 +21,7 @@ from supervisor.client import SOCKET_NAME
 from supervisor.configuration import Configuration
 from supervisor.configured import Answer, Configured
 from supervisor.control import ControlServer
-from supervisor.core.config import Listen, parse_listen
+from supervisor.core.config import Listen, Log, parse_listen
 from supervisor.core.events import PresetsChanged, StopAsked
 from supervisor.core.fleet import Fleet
 from supervisor.core.secrets import without_secrets
@@ -41,6 +41,7 @@ from supervisor.memory import Memory
 from supervisor.notify import NotifySocket
 from supervisor.operations import Operations, event_message, line_message
 from supervisor.preset_files import PresetFiles
+from supervisor.preset_paths import absolute
 from supervisor.probes import Probes
 from supervisor.protocol import WEB, Message
 from supervisor.reading import Reading
@@ -88,7 +89,7 @@ class Daemon:
         self._runtime, self._state_dir = directories.runtime, directories.state
         self._memory = memory
         self._facts = FactBook(memory.header)
-        self.journal = Journal()
+        self.journal = Journal(log=_log(configuration), usual=directories.state / "logs")
         memory.serve(self._warn)
         self.systemd = Systemd()
         # Inherited by all that is started, and by nobody else: a later supervisor may have the same directories.
@@ -104,6 +105,7 @@ class Daemon:
             )
         )
         self.loop.timed.append(self.systemd)
+        self.journal.serve(self.loop)
         self.logbook = LogBook(time.time, self._new_lines)
         self.announcements = Announcements(time.time, self._new_record)
         self.reading = Reading(self.loop, unknown=memory.unknown, take=memory.take, journal=self.journal)
@@ -166,13 +168,14 @@ class Daemon:
 
     def close(self) -> None:
         """Free everything; whatever still runs is killed."""
-        self.children.kill_all()
+        self.children.kill_all(self.journal.processes)
         access.forget(self._runtime)
         self.reading.close()
         self.aside.close()
         self.control.close()
         self.notify.close()
         self.configured.watch.close()
+        self.journal.close()
         self.loop.close()
         self.guard.close()
         signal.set_wakeup_fd(-1)
@@ -220,6 +223,7 @@ class Daemon:
 
     def _use(self, new: Configuration) -> None:
         self.logbook.keep_only(self.loop.fleet.models.keys() | {WEB})  # or names that come and go would fill the memory
+        self.journal.use(_log(new))
         policy = self._memory.policy(new.config)
         self.loop.deliver(PresetsChanged(new.presets, new.aliases, policy, new.needs))
         self.forkserver.keep(want_forkserver(new.presets.values()))
@@ -237,7 +241,7 @@ class Daemon:
         return [f"serving {count} model{'s'[: count != 1]} on {self._listener.url}", *links]
 
     def _new_lines(self, lines: list[LogLine]) -> None:
-        self.journal.write_all(f"{line.instance} | {line.text}" for line in lines)
+        self.journal.write_lines(lines)
         followers = [each for each in self.control.connections if each.follows_log == lines[0].name]
         if followers:
             encoded = b"".join(protocol.encode(line_message(line)) for line in lines)
@@ -278,6 +282,14 @@ class Daemon:
     def _reloaded_on_signal(self) -> None:
         if self.loop.fleet.web.ever_ready:
             self.systemd.notify("READY=1")
+
+
+def _log(configuration: Configuration) -> Log:
+    """What config.yaml says of the log; the directory counts from there."""
+    log = configuration.config.log
+    if log.directory is None:
+        return log
+    return log.model_copy(update={"directory": absolute(configuration.path.parent, log.directory)})
 
 
 def _readable(path: str) -> str:

@@ -13,7 +13,7 @@ from supervisor import web_tier
 from supervisor.announcements import Announcements
 from supervisor.backends import Place, plan
 from supervisor.children import Children, Launch, not_started
-from supervisor.core import commands
+from supervisor.core import commands, log_fields
 from supervisor.core.commands import Command
 from supervisor.core.config import Web
 from supervisor.core.events import Ended
@@ -177,9 +177,11 @@ class Effects:
         self._announcements.add(command, time.time() - time.monotonic())
         if command.kind != "progress":
             bad = command.reason is not None and command.reason.failure
-            self._journal.write(f"llama-router: {command.text}", "error" if bad else "info")
+            fields = log_fields.of_event(command)
+            self._journal.write(f"llama-router: {command.text}", "error" if bad else "info", fields)
+            about = {name: value for name, value in fields.items() if name != "MESSAGE_ID"}
             for line in command.reason.last_lines if bad and command.reason else ():
-                self._journal.write(f"llama-router:   | {line}", "error")
+                self._journal.write(f"llama-router:   | {line}", "error", about)
         self._systemd.status(status_line(self._loop.fleet))
 
     def _declare_ready(self) -> None:

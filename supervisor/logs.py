@@ -1,25 +1,29 @@
-"""What children write, kept by name in bounded memory, and the supervisor's own log on stderr.
-
-The supervisor never waits for a reader: a stuck terminal or pager loses lines (and is told how many), not models.
-"""
+"""What children write, kept by name in bounded memory, and the log: all that is told, to wherever it goes."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from supervisor.core import log_fields
+from supervisor.core.config import Log
+from supervisor.core.log_fields import Entry, Fields
+from supervisor.core.log_places import places
+from supervisor.journald import Journald
+from supervisor.log_files import LogFiles
+from supervisor.loop import Loop
+from supervisor.stderr import Stderr
 
 READ_BYTES = 16384
 DRAIN_READS = 64  # the largest pipe there is by default holds 1 MiB
 MAX_LINE = 4096
 KEPT_LINES = 1000
 LAST_LINES = 12
-WRITE_BYTES = 4096  # POLLOUT on a pipe promises this much, pipe(7)
-PRIORITIES = {"error": "<3>", "warning": "<4>", "info": "<6>"}  # sd-daemon(3)
 
 
 @dataclass(frozen=True)
@@ -124,64 +128,83 @@ class LogBook:
 
 
 class Journal:
-    """The supervisor's own log: stderr, with priorities for the journal when systemd reads it."""
+    """The log: stderr, systemd's journal and files, as config.yaml has it. It never waits for any of them: what they
+    don't take is lost, and told as such.
 
-    def __init__(self, fd: int | None = None) -> None:
-        self._fd = _never_waiting(sys.stderr.fileno() if fd is None else fd)
-        self._prioritised = "JOURNAL_STREAM" in os.environ
-        self._lost = 0
-
-    def write(self, text: str, level: str = "info") -> None:
-        """Write one line, or count it as lost if nobody reads at the moment."""
-        self.write_all([text], level)
-
-    def write_all(self, texts: Iterable[str], level: str = "info") -> None:
-        """Write lines, as many at once as can be written without waiting."""
-        block, count = b"", 0
-        for data in (self._line(text, level) for text in texts):
-            if len(block) + len(data) > WRITE_BYTES:
-                self._put(block, count)
-                block, count = b"", 0
-            block, count = block + data, count + 1
-        self._put(block, count)
-
-    def _line(self, text: str, level: str) -> bytes:
-        prefix = PRIORITIES[level] if self._prioritised else ""
-        data = f"{prefix}{_printable(text)}".encode(errors="replace")
-        if len(data) >= WRITE_BYTES:
-            data = data[: WRITE_BYTES - 1].decode(errors="ignore").encode()
-        return data + b"\n"
-
-    def _put(self, block: bytes, count: int) -> None:
-        if self._lost:
-            notice = f"llama-router: {self._lost} log lines are lost: nobody read them"
-            if self._emit(self._line(notice, "warning")):
-                self._lost = 0
-        if self._lost or not self._emit(block):
-            self._lost += count
-
-    def _emit(self, data: bytes) -> bool:
-        writable = select.poll()
-        writable.register(self._fd, select.POLLOUT)
-        try:
-            return writable.poll(0) == [(self._fd, select.POLLOUT)] and os.write(self._fd, data) == len(data)
-        except OSError:
-            return False
-
-
-def _never_waiting(fd: int) -> int:
-    """A terminal may take less than POLLOUT promises of a pipe: open it once more, not to wait for it.
-
-    Its own descriptor stays as it is: others, such as a shell, share it.
+    It works from the start on; `serve` adds what needs a loop. `usual` is the directory of files where none is named.
     """
-    if os.isatty(fd):
-        with contextlib.suppress(OSError):
-            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    return fd
 
+    def __init__(self, fd: int | None = None, log: Log | None = None, usual: Path | None = None) -> None:
+        self._stderr = Stderr(fd)
+        self._journald = Journald(self._stderr.write)
+        self._files: LogFiles | None = None
+        self._usual = str(usual or "")
+        self._loop: Loop | None = None
+        self.use(log or Log())
 
-def _printable(text: str) -> str:
-    """Without control characters, which a server could use to drive the terminal it is shown on."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    @property
+    def processes(self) -> set[int]:
+        """Those that write files, and end by themselves once they have written what they were given."""
+        return self._files.processes if self._files else set()
+
+    def use(self, log: Log) -> None:
+        """Go by this from now on."""
+        self._keep = log.keep
+        self._places = places(log, self._stderr.kind, self._usual)
+        if self._loop is not None:
+            self._use_files(self._loop)
+
+    def serve(self, loop: Loop) -> None:
+        """From now on there are files, if there are to be any, and what the journal does not take at once has time."""
+        self._loop = loop
+        loop.timed.append(self._journald)
+        self._use_files(loop)
+
+    def close(self) -> None:
+        """Have everything written, as far as that takes a moment only."""
+        self._journald.close()
+        if self._files is not None:
+            self._files.close(wait=True)
+
+    def write(self, text: str, level: str = "info", fields: Fields | None = None) -> None:
+        """Write one line."""
+        self.write_all([text], level, fields)
+
+    def write_all(self, texts: Iterable[str], level: str = "info", fields: Fields | None = None) -> None:
+        """Write lines, as many at once as can be written without waiting."""
+        at = time.time()
+        self._put([Entry(text, at, level, fields or {}) for text in texts], own=True)
+
+    def write_lines(self, lines: list[LogLine]) -> None:
+        """Write what children wrote, all of one model."""
+        self._put(
+            [
+                Entry(
+                    f"{line.instance} | {line.text}",
+                    line.at,
+                    fields=log_fields.of_line(line.name, line.instance, line.launch),
+                    name=line.name,
+                )
+                for line in lines
+            ],
+            own=False,
+        )
+
+    def _put(self, entries: list[Entry], *, own: bool) -> None:
+        if self._places.journal:
+            self._journald.write(entries)
+        if self._places.stderr if own else self._places.models_too:
+            self._stderr.write(entries)
+        if self._files is not None:
+            self._files.write(entries)
+
+    def _use_files(self, loop: Loop) -> None:
+        wanted = self._places.files
+        if self._files is not None and (self._files.directory, self._files.keep) != (wanted, self._keep):
+            self._files.close(wait=False)
+            self._files = None
+        if self._files is None and wanted is not None:
+            self._files = LogFiles(loop, wanted, self._keep, self._warn)
+
+    def _warn(self, line: str) -> None:
+        self.write(f"llama-router: {line}", "warning")

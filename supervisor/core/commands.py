@@ -95,7 +95,8 @@ class Reject:
 @dataclass(frozen=True)
 class Announce:
     """Something people and programs that watch want to know; `state`, `sleeping` and `reason` are those after the
-    change, of `instance` where the model has several. What sleeps and has `progress` loads its model again."""
+    change, of `instance` where the model has several, and `launch` the run it is about. What sleeps and has `progress`
+    loads its model again."""
 
     kind: str
     model: str | None
@@ -106,6 +107,7 @@ class Announce:
     reason: EndReason | None = None
     progress: float | None = None
     sleeping: bool = False
+    launch: int | None = None
 
 
 @dataclass(frozen=True)

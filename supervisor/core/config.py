@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, WithJsonSchema, field_validator
 
 from supervisor.core import quantities, spelling
 from supervisor.core.fields import (
@@ -27,12 +27,10 @@ from supervisor.core.fields import (
 )
 from supervisor.core.quantities import shown
 
-# Keys that are read and validated but change nothing in this version.
-UNACTED: frozenset[str] = frozenset({"log"})
-
 # sun_path of unix(7) has room for this many bytes and a final NUL.
 MAX_SOCKET_PATH = 107
 MAX_WORKERS = 256
+MIN_KEEP = 2**20
 
 _LISTEN_EXAMPLES = "write 127.0.0.1:8080, [::1]:8080 or unix:/run/llama-router/web.sock"
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^\[\]:]+)):(?P<port>[0-9]{1,5})")
@@ -178,14 +176,21 @@ class Web(Strict):
 
 
 class Log(Strict):
-    """Where the models' output goes: the journal (auto: if there is one), and files of at most `keep` bytes a model."""
+    """Where the log goes: to the journal (auto: if systemd has connected stderr to it), and to files."""
 
     journal: Annotated[bool | Auto, BeforeValidator(_flag_or_auto), WithJsonSchema(_FLAG_OR_AUTO)] = "auto"
-    """Whether the models' output goes to the journal."""
+    """Whether the log goes to systemd's journal, the models' output included; auto is where stderr does."""
     directory: Filled | None = None
-    """The directory for log files."""
+    """The directory for log files, relative to this file."""
     keep: Size = 50 * 2**20
-    """The size at which a log file is replaced."""
+    """How much all log files together may take."""
+
+    @field_validator("keep")
+    @classmethod
+    def _enough(cls, keep: int) -> int:
+        if keep < MIN_KEEP:
+            raise ValueError(f"cannot keep logs in {shown(keep)} bytes: write 1MiB or more")
+        return keep
 
 
 class Config(Strict):
@@ -215,4 +220,4 @@ class Config(Strict):
     web: Annotated[Web, Dictionary] = Web()
     """The web tier."""
     log: Annotated[Log, Dictionary] = Log()
-    """Where the models' output goes."""
+    """Where the log goes."""

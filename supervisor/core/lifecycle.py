@@ -88,6 +88,7 @@ class Lifecycle:
                 state=instance.state,
                 progress=progress,
                 sleeping=instance.sleeping,
+                launch=instance.launch,
             )
         )
 
@@ -229,8 +230,9 @@ class Lifecycle:
             again = more_room and not instance.made_room
             follows = replace(follows, trigger=Trigger.ENDED if again else Trigger.GIVE_UP)
             instance.needs_room = instance.made_room = again
-        assert instance.launch is not None
-        del self.launches[instance.launch]
+        launch = instance.launch
+        assert launch is not None
+        del self.launches[launch]
         instance.launch = instance.pid = instance.ending = instance.message = instance.progress = None
         instance.probe_at = instance.alive_by = instance.measured_at = None
         instance.draining = instance.sleeping = False
@@ -240,7 +242,7 @@ class Lifecycle:
         instance.failures = follows.failures
         self._move(instance, follows.trigger, now)
         instance.deadline = now + follows.delay if follows.trigger is Trigger.RETRY else None
-        self._announce(instance, self._epitaph(instance, reason, follows), before)
+        self._announce(instance, self._epitaph(instance, reason, follows), before, launch)
         return reason
 
     def reset(self, instance: Instance, now: float) -> None:
@@ -312,7 +314,7 @@ class Lifecycle:
             case _:
                 return f"stopped: {reason.text}"
 
-    def _announce(self, instance: Instance, text: str, before: State) -> None:
+    def _announce(self, instance: Instance, text: str, before: State, launch: int | None = None) -> None:
         self.commands.append(
             Announce(
                 "state",
@@ -324,5 +326,6 @@ class Lifecycle:
                 reason=instance.reason if not instance.has_process else instance.ending,
                 progress=instance.progress,
                 sleeping=instance.sleeping,
+                launch=launch or instance.launch,
             )
         )

@@ -198,17 +198,6 @@ def test_the_log_goes_on_after_a_stuck_reader(supervisors: type[Supervisor]) -> 
     assert lines == [f"m | line {number}" for number in range(100)]
 
 
-def test_priorities_for_the_journal(supervisors: type[Supervisor]) -> None:
-    supervisor = supervisors(env={"JOURNAL_STREAM": "8:1"}).start()
-    supervisor.add("m", "say=<0>not mine to say", "exit=65")
-    supervisor.call("load", model="m")
-    supervisor.watch("m").state("failed")
-    supervisor.status()
-    lines = supervisor.log.read_text().splitlines()
-    assert "<6>m | <0>not mine to say" in lines
-    assert any(line.startswith("<3>llama-router: m: failed: exited with code 65") for line in lines)
-
-
 def test_the_last_words_of_a_server_with_a_large_descriptor(supervisor: Supervisor) -> None:
     """Thousands of clients push descriptors beyond what select(2) can take."""
     clients = [supervisor.client() for _ in range(1100)]

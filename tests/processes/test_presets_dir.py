@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from configuration_on_disk import MINIMAL, lay_out, notices, problems, read
+from configuration_on_disk import MINIMAL, lay_out, problems, read
 
 from supervisor.configuration import Origin
 from supervisor.core.preset import HttpReady
@@ -171,12 +171,6 @@ models:
     assert (presets["other"].context, presets["other"].command) == (None, ("x", "{port}"))
     assert presets["other"].ready == HttpReady(http="/up")
     assert presets["llama"].stop_timeout == presets["other"].stop_timeout == 3
-
-
-def test_every_written_key_without_effect_is_noticed(directory: Path) -> None:
-    (directory / "config.yaml").write_text("autoload: true\nlisten: 127.0.0.1:1\nlog: {}\n")
-    configuration = read(directory, "models:\n  a: {model: ../m.gguf}\n")
-    assert notices(configuration, directory) == ["config.yaml:3: log: 'log' is read but has no effect in this version"]
 
 
 def test_a_thousand_presets_are_read_quickly(directory: Path) -> None:
