@@ -15,8 +15,11 @@ from typing import Any
 
 from supervisor import child
 from supervisor.backends import Dialect
+from supervisor.cgroups import Cgroups
 from supervisor.child import Child
+from supervisor.core import cgroups
 from supervisor.core.events import Ended, Spawned
+from supervisor.core.preset import Limits
 from supervisor.core.reasons import EndReason, Kind
 from supervisor.errors import CannotStart
 from supervisor.forking import Forkserver
@@ -32,7 +35,8 @@ KILL_SECONDS = 2.0
 class Launch:
     """A process to be started for the instance `name` of `model`. `address` is where it will answer, "" if nowhere;
     `cleanup` removes what was made for it. `pass_fd` becomes its descriptor 3; `fork` is what the forkserver may be
-    given instead of running `argv`. `dialect` is how it talks, if not by sd_notify(3)."""
+    given instead of running `argv`. `dialect` is how it talks, if not by sd_notify(3). With `limits`, be they none, it
+    has a cgroup of its own where there are any."""
 
     number: int
     model: str
@@ -44,6 +48,7 @@ class Launch:
     pass_fd: int | None = None
     fork: Mapping[str, Any] | None = None
     dialect: Dialect | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)
@@ -60,17 +65,24 @@ class Children:
     """By launch. Registers their descriptors with the loop and delivers Spawned, Notified and Ended to it."""
 
     def __init__(
-        self, loop: Loop, logbook: LogBook, notify: NotifySocket, guard: Guard, forkserver: Forkserver
+        self,
+        loop: Loop,
+        logbook: LogBook,
+        notify: NotifySocket,
+        guard: Guard,
+        forkserver: Forkserver,
+        cgroups: Cgroups,
     ) -> None:
         self._loop = loop
         self._logbook = logbook
         self._notify = notify
         self._guard = guard
         self._forkserver = forkserver
+        self._cgroups = cgroups
         self._forking: dict[int, Launch] = {}
         self._running: dict[int, Running] = {}
         self._by_group: dict[int, int] = {}
-        forkserver.forked = lambda launch, process: self._watch(self._forking.pop(launch), process)
+        forkserver.forked = lambda launch, process: self._adopt(self._forking.pop(launch), process)
         forkserver.refused = lambda launch: self._spawn(self._forking.pop(launch))
         child.become_subreaper()
         loop.watch(notify, self._notified)
@@ -106,6 +118,8 @@ class Children:
             running = self._running[launch]
             if number == signal.SIGTERM:
                 _say_farewell(running)
+            elif number == signal.SIGKILL:
+                self._cgroups.kill(launch)
             _signal_group(running.child.pid, number)
         elif launch in self._forking:
             self._forkserver.call_off(launch)
@@ -129,6 +143,7 @@ class Children:
                 if peek.si_pid == self._guard.pid:
                     self._guard.died()
         self._kill_strays()
+        self._cgroups.sweep()
 
     def kill_all(self, spared: Set[int] = frozenset()) -> None:
         """The last net: nothing of ours may outlive us, what left its process group included. Those that are `spared`
@@ -137,12 +152,14 @@ class Children:
         for launch in self._forking.values():
             launch.cleanup()
         for running in self._running.values():
+            self._cgroups.end(running.launch.number)
             _signal_group(running.child.pid, signal.SIGKILL)
             running.launch.cleanup()
         deadline = time.monotonic() + KILL_SECONDS
         while (left := child.adopted() - {self._guard.pid} - spared) and time.monotonic() < deadline:
             for pid in left:  # what each leaves behind is adopted when it dies
                 _kill_and_reap(pid, deadline - time.monotonic())
+        self._cgroups.sweep()
 
     def _kill_strays(self) -> None:
         """Kill what left the process group of its launch and outlived it: it would keep memory and ports."""
@@ -152,10 +169,19 @@ class Children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
+    def _adopt(self, launch: Launch, process: Child) -> None:
+        """What was forked has done nothing yet, and does not before it is watched."""
+        if launch.limits is not None and self._cgroups.make(launch.number, launch.limits):
+            self._cgroups.add(launch.number, process.pid)
+        self._watch(launch, process)
+
     def _spawn(self, launch: Launch) -> None:
+        cgroup = None if launch.limits is None else self._cgroups.make(launch.number, launch.limits)
+        listens = launch.dialect is not None
         try:
-            process = child.spawn(launch.argv, launch.env, launch.pass_fd, listens=launch.dialect is not None)
+            process = child.spawn(launch.argv, launch.env, launch.pass_fd, listens=listens, cgroup=cgroup)
         except (CannotStart, OSError) as error:
+            self._cgroups.end(launch.number)
             launch.cleanup()
             self._loop.deliver(Ended(launch.number, not_started(launch.name, error)))
         else:
@@ -197,6 +223,8 @@ class Children:
         if result is None:
             return
         self._notified()
+        events = self._cgroups.memory_events(running.launch.number)
+        self._cgroups.end(running.launch.number)
         _signal_group(running.child.pid, signal.SIGKILL)  # before reaping frees the group's number
         os.waitid(os.P_PIDFD, running.child.pidfd, os.WEXITED)
         self._logbook.drain(running.source)
@@ -211,16 +239,25 @@ class Children:
         self._guard.forget(running.child.pid)
         running.launch.cleanup()
         self._kill_strays()
+        self._cgroups.sweep()
         lines = self._logbook.last_words(running.launch.model, running.launch.number)
         if result.si_code == os.CLD_EXITED:
             reason = EndReason(Kind.EXITED, code=result.si_status, last_lines=lines)
         else:
-            starved = result.si_status == signal.SIGKILL and _oom_kills() > running.oom_kills
-            kind = Kind.OUT_OF_MEMORY if starved else Kind.KILLED
-            reason = EndReason(kind, signal=result.si_status, last_lines=lines)
+            reason = _killed(running, result.si_status, events, lines)
         if running.launch.dialect is not None:
             reason = running.launch.dialect.explained(reason)
         self._loop.deliver(Ended(running.launch.number, reason))
+
+
+def _killed(running: Running, number: int, events: str | None, lines: tuple[str, ...]) -> EndReason:
+    """A SIGKILL that nobody here sent is the kernel's, if it counted one meanwhile; `events` are its counts for this
+    launch alone, else those of the whole machine have to do."""
+    counted = _oom_kills() > running.oom_kills if events is None else cgroups.was_starved(events)
+    if number != signal.SIGKILL or not counted:
+        return EndReason(Kind.KILLED, signal=number, last_lines=lines)
+    limit = cgroups.over_limit(events or "", running.launch.limits or Limits())
+    return EndReason(Kind.OUT_OF_MEMORY, signal=number, detail=limit, last_lines=lines)
 
 
 def not_started(name: str, error: CannotStart | OSError) -> EndReason:
@@ -254,7 +291,7 @@ def _kill_and_reap(pid: int, seconds: float) -> None:
 
 def _oom_kills() -> int:
     """How many processes the kernel has killed for want of memory, of a cgroup's or its own (/proc/vmstat, since Linux
-    4.13); 0 where it does not tell. A SIGKILL that nobody here sent, while it counted one, was the kernel's."""
+    4.13); 0 where it does not tell."""
     try:
         counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
     except OSError:

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,14 +16,17 @@ from supervisor import __version__, access, child, descriptors, preset_origins, 
 from supervisor.announcements import Announcements, Record
 from supervisor.aside import Aside
 from supervisor.backends import missing_program, want_forkserver
+from supervisor.cgroups import Cgroups
 from supervisor.children import Children
 from supervisor.client import SOCKET_NAME
 from supervisor.configuration import Configuration
 from supervisor.configured import Answer, Configured
 from supervisor.control import ControlServer
+from supervisor.core.cgroups import unenforced
 from supervisor.core.config import Listen, Log, parse_listen
 from supervisor.core.events import PresetsChanged, StopAsked
 from supervisor.core.fleet import Fleet
+from supervisor.core.preset import Preset
 from supervisor.core.secrets import without_secrets
 from supervisor.core.status import fleet_status
 from supervisor.directories import Directories, check_socket_length, make_private
@@ -94,7 +97,9 @@ class Daemon:
         self.systemd = Systemd()
         # Inherited by all that is started, and by nobody else: a later supervisor may have the same directories.
         os.environ[child.SUPERVISOR_VARIABLE] = mark = f"{os.getpid()}.{time.time_ns()}"
-        self.guard = Guard(f"{child.SUPERVISOR_VARIABLE}={mark}")
+        self.cgroups = Cgroups()
+        self._unenforced: dict[str, str | None] = {}
+        self.guard = Guard(f"{child.SUPERVISOR_VARIABLE}={mark}", self.cgroups.root)
         self.loop = Loop(
             Fleet(
                 configuration.presets,
@@ -141,7 +146,7 @@ class Daemon:
         except OSError as error:
             raise CannotCreate(f"cannot create sockets in {runtime}: {error.strerror or error}") from None
         self.forkserver = Forkserver(self.loop, self.logbook, self.guard, self.journal, self.notify.path)
-        self.children = Children(self.loop, self.logbook, self.notify, self.guard, self.forkserver)
+        self.children = Children(self.loop, self.logbook, self.notify, self.guard, self.forkserver, self.cgroups)
         self.measuring = Measuring(self.loop, memory.look)
         self._watch_signals()
         self.loop.execute = Effects(
@@ -165,6 +170,7 @@ class Daemon:
         self.configured.watch.start()
         self.configured.tell_faults(configuration.faults)
         self.forkserver.keep(want_forkserver(configuration.presets.values()))
+        self._tell_unenforced(configuration.presets)
 
     def close(self) -> None:
         """Free everything; whatever still runs is killed."""
@@ -190,6 +196,7 @@ class Daemon:
             model |= self._running_facts(model)
             incomplete = configuration.presets.get(model["name"]) if model["name"] in configuration.incomplete else None
             model["incomplete"] = incomplete and self._memory.why_not_whole(incomplete)
+            model["unenforced"] = unenforced(fleet.models[model["name"]].preset, self.cgroups.offered)
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -217,6 +224,14 @@ class Daemon:
     def _preset_files(self, memory: Memory) -> PresetFiles:
         return PresetFiles(self.configured, memory, History(self._state_dir / "history"), self.aside, memory.apart)
 
+    def _tell_unenforced(self, presets: Mapping[str, Preset]) -> None:
+        """Tell once what each preset asks in vain."""
+        found = {name: unenforced(preset, self.cgroups.offered) for name, preset in presets.items()}
+        for name, why in found.items():
+            if why is not None and self._unenforced.get(name) != why:
+                self.journal.write(f"llama-router: {name}: {why}", "warning", {"MODEL": name})
+        self._unenforced = found
+
     def _name_of(self, asked: str) -> str | None:
         model = self.loop.fleet.resolve(asked)
         return model.preset.name if model else None
@@ -224,6 +239,7 @@ class Daemon:
     def _use(self, new: Configuration) -> None:
         self.logbook.keep_only(self.loop.fleet.models.keys() | {WEB})  # or names that come and go would fill the memory
         self.journal.use(_log(new))
+        self._tell_unenforced(new.presets)
         policy = self._memory.policy(new.config)
         self.loop.deliver(PresetsChanged(new.presets, new.aliases, policy, new.needs))
         self.forkserver.keep(want_forkserver(new.presets.values()))

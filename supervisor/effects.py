@@ -155,6 +155,7 @@ class Effects:
                 cleanup=cleanup,
                 fork=planned.fork,
                 dialect=planned.dialect,
+                limits=preset.limits,
             )
         )
 

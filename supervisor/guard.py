@@ -12,17 +12,21 @@ import os
 import signal
 from pathlib import Path
 
+from supervisor.cgroups import kill_launches
+
 LAST_FD = 65536
 
 
 class Guard:
     """Forked at once; `pid` is its process. Fork it before there is much memory to share.
 
-    `mark` is a variable, NAME=VALUE, in the environment of all that is to die with the supervisor.
+    `mark` is a variable, NAME=VALUE, in the environment of all that is to die with the supervisor, and `cgroups` where
+    the cgroups of launches are.
     """
 
-    def __init__(self, mark: str) -> None:
+    def __init__(self, mark: str, cgroups: Path | None = None) -> None:
         self._mark = os.fsencode(mark)
+        self._cgroups = cgroups
         self._groups: set[int] = set()
         self._pipe = -1
         self.pid = 0
@@ -36,7 +40,7 @@ class Guard:
         self._pipe = write_end
         self.pid = os.fork()
         if self.pid == 0:
-            _guard(read_end, self._mark)
+            _guard(read_end, self._mark, self._cgroups)
         os.close(read_end)
         for group in self._groups:
             self._tell("+", group)
@@ -70,7 +74,7 @@ class Guard:
             os.write(self._pipe, f"{what}{group}\n".encode())
 
 
-def _guard(pipe: int, mark: bytes) -> None:
+def _guard(pipe: int, mark: bytes, cgroups: Path | None) -> None:
     """The child's whole life. Never returns."""
     try:
         os.setsid()
@@ -84,6 +88,8 @@ def _guard(pipe: int, mark: bytes) -> None:
             for line in lines:
                 change = groups.add if line[0] == "+" else groups.discard
                 change(int(line[1:]))
+        if cgroups is not None:
+            kill_launches(cgroups)
         for group in groups:
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)

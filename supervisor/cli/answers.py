@@ -67,7 +67,7 @@ class Model(Instance):
     """One preset: what it has in common with its foremost replica, and what is the model's own.
 
     `replicas` is empty where the supervisor tells of none. `waiting_for` says why the oldest of those who wait does,
-    `incomplete` which file of it is not all there.
+    `incomplete` which file of it is not all there, `unenforced` what its preset asks in vain.
     """
 
     aliases: tuple[str, ...]
@@ -80,6 +80,7 @@ class Model(Instance):
     waiting_for: str | None
     memory: Memory | None
     incomplete: str | None
+    unenforced: str | None
     replicas: tuple[Instance, ...]
 
 
@@ -249,6 +250,7 @@ def _model(body: Message) -> Model:
         waiting_for=checked.or_none(body, "waiting_for", checked.text),
         memory=checked.or_none(body, "memory", lambda message, key: _memory(checked.table(message, key))),
         incomplete=checked.or_none(body, "incomplete", checked.text),
+        unenforced=checked.or_none(body, "unenforced", checked.text),
         replicas=tuple(Instance(**_facts(each)) for each in checked.or_none(body, "replicas", checked.tables) or ()),
     )
 

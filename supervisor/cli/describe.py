@@ -130,6 +130,7 @@ def _facts(model: Model, now: float) -> list[tuple[str, str | None]]:
         ("Requests", f"{model.in_flight} in flight, {model.waiting} waiting, {model.served} served"),
         ("Waiting", waiting(model, now) if model.waiting else None),
         ("Memory", _uses_and_needs(model.memory) if model.memory else None),
+        ("Limits", model.unenforced),
         ("Restarts", str(model.restarts)),
         ("Last end", f"{model.reason.text} at {clock(model.reason.at)}" if model.reason else None),
     ]

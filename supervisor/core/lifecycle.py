@@ -227,7 +227,7 @@ class Lifecycle:
         if isinstance(instance.terms, WebTier) and not instance.ever_ready and not reason.intended:
             follows = replace(follows, trigger=Trigger.GIVE_UP)
         if reason.kind is Kind.OUT_OF_MEMORY and reason.before_ready:
-            again = more_room and not instance.made_room
+            again = more_room and not instance.made_room and reason.detail is None  # other models don't use its limit
             follows = replace(follows, trigger=Trigger.ENDED if again else Trigger.GIVE_UP)
             instance.needs_room = instance.made_room = again
         launch = instance.launch

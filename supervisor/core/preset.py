@@ -106,6 +106,22 @@ class Restart(Strict):
         return max_delay
 
 
+class Limits(Strict):
+    """What one replica may take of the machine; the kernel holds it to that. None is no limit."""
+
+    memory: Size | None = None
+    """The most memory: beyond it the model server is out of memory."""
+    cpu_weight: Whole | None = Field(None, ge=1, le=10000)
+    """Its part of the processors when they are short, 100 being usual."""
+
+    @field_validator("memory")
+    @classmethod
+    def _not_zero(cls, memory: int | None) -> int | None:
+        if memory == 0:
+            raise ValueError("cannot be 0: write a size such as 12GiB, or remove it")
+        return memory
+
+
 class Rewrite(Strict):
     """Changes to the JSON body of each request: keys to set, and keys to remove."""
 
@@ -173,6 +189,8 @@ class Preset(Strict):
     """Requests that are forwarded to one replica at once; more wait."""
     memory: Annotated[Mapping[Device, Size], Dictionary] | None = None
     """What one replica needs of each device; else it is estimated, and then measured."""
+    limits: Annotated[Limits, Dictionary] = Limits()
+    """What each replica may take at most, where systemd gives llama-router cgroups."""
     start_timeout: DurationOrNever = 300.0
     """Not ready after this long, it is ended, which counts as a failure."""
     stop_timeout: Duration = 10.0

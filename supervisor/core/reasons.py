@@ -49,7 +49,8 @@ INTENDED = frozenset({Kind.REQUESTED, Kind.EVICTED, Kind.IDLE, Kind.PRESET_CHANG
 class EndReason:
     """Why a run ended. `code` is an exit code, `signal` a signal number, `detail` what only this end knows: the model
     an eviction made room for, the error of a program that can't be started, a timeout's length, that a preset was
-    removed, what was wrong with its health. `passing` is what kept it from being started, such as a lack of memory.
+    removed, what was wrong with its health, a limit of its own on memory. `passing` is what kept it from being started,
+    such as a lack of memory.
     `hopeless` is an end of which its log says that it would always come.
     """
 
@@ -110,7 +111,7 @@ class EndReason:
             case Kind.IDLE:
                 return "unloaded when idle"
             case Kind.OUT_OF_MEMORY:
-                return "out of memory"
+                return f"out of memory: {self.detail}" if self.detail else "out of memory"
             case Kind.START_TIMEOUT:
                 return f"not ready within {self.detail}"
             case Kind.WATCHDOG:

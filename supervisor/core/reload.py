@@ -11,7 +11,7 @@ from supervisor.core.preset import Preset
 # alias, a restart policy) applies to the running server.
 LAUNCH_KEYS = frozenset(
     {"backend", "model", "mmproj", "context", "gpu_layers", "parallel", "threads", "embedding", "options", "env"}
-    | {"binary", "command", "ready", "watchdog"}
+    | {"binary", "command", "ready", "watchdog", "limits"}
 )
 
 

@@ -42,6 +42,17 @@ def test_a_second_death_of_memory_is_final() -> None:
     assert reason is not None and "out of memory" in reason.text
 
 
+def test_a_load_beyond_a_limit_of_its_own_evicts_nobody() -> None:
+    driver = driver_with(idle=1, a=1)
+    use(driver, "idle")
+    lease = driver.lease("a")
+    driver.send(Ended(driver.launch("a"), EndReason(Kind.OUT_OF_MEMORY, signal=9, detail="it reached its limit")))
+    assert states(driver) == {"idle": "ready", "a": "failed"}
+    assert driver.refused() == [(lease, 500)]
+    reason = driver.instance("a").reason
+    assert reason is not None and reason.text == "out of memory: it reached its limit"
+
+
 def test_a_load_that_worked_may_be_retried_anew_the_next_time() -> None:
     driver = driver_with(idle=1, other=1, a=1)
     for name in ("idle", "other"):

@@ -152,6 +152,16 @@ def deep(path: str) -> None:
     signal.pause()
 
 
+def escape(path: str) -> None:
+    """Let a daemon in a session of its own, with an empty environment, pass the gate at `path` and go on for ever."""
+    if (between := os.fork()) == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execve(sys.executable, [sys.executable, "-IS", __file__, f"gate={path}", "pause"], {})
+        os._exit(0)
+    os.waitpid(between, 0)
+
+
 def flood(what: str) -> None:
     """Write COUNT:TEXT to stdout, COUNT times; "\\n" and the like are read as in Python."""
     count, _, text = what.partition(":")
@@ -233,6 +243,7 @@ STEPS: dict[str, Callable[[str], object]] = {
     "notify-with-descriptors": notify_with_descriptors,
     "fork": fork,
     "deep": deep,
+    "escape": escape,
     "setsid": lambda _: os.setsid(),
     "say": lambda text: write(text.encode() + b"\n"),
     "mutter": lambda text: write(text.encode()),
