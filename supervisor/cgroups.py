@@ -40,7 +40,8 @@ class Cgroups:
         return None if self.root is None else self._offered
 
     def make(self, launch: int, limits: Limits) -> Path | None:
-        """The cgroup for a launch that is about to start. None if there can be none; it runs all the same."""
+        """A cgroup for a launch that is about to start: the file that a process enters it by, writing "0". None if
+        there can be none; the launch runs all the same."""
         path = self._path(launch)
         if path is None:
             return None
@@ -51,7 +52,7 @@ class Cgroups:
         for name, value in core.files(limits, self._offered).items():
             with contextlib.suppress(OSError):  # an older kernel's has no memory.oom.group
                 _write(path / name, value)
-        return path
+        return path / core.PROCESSES
 
     def add(self, launch: int, pid: int) -> None:
         """Put a process into the cgroup of its launch, if there is one."""

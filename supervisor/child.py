@@ -14,7 +14,6 @@ from io import FileIO
 from pathlib import Path
 
 from supervisor import descriptors
-from supervisor.core.cgroups import PROCESSES
 from supervisor.errors import CannotStart
 
 PR_SET_PDEATHSIG = 1
@@ -83,10 +82,10 @@ def spawn(
     pass_fd: int | None = None,
     *,
     listens: bool = False,
-    cgroup: Path | None = None,
+    enter: Path | None = None,
 ) -> Child:
     """Fork and exec `argv`, found on the PATH of `env`; `pass_fd` becomes its descriptor 3. One that `listens` has a
-    pipe as its stdin. It begins in `cgroup`.
+    pipe as its stdin. `enter` is the cgroup.procs of the cgroup that it begins in.
 
     Raises CannotStart when the program can't be executed, and OSError when processes, memory or descriptors are short
     at the moment. Nothing is left behind then.
@@ -104,7 +103,7 @@ def spawn(
         raise
     log_read, log_write, error_read, error_write, *stdin = opened
     if pid == 0:
-        _exec(argv, env, parent, log_write, error_write, pass_fd, stdin[0] if stdin else None, cgroup)
+        _exec(argv, env, parent, log_write, error_write, pass_fd, stdin[0] if stdin else None, enter)
     for fd in (log_write, error_write, *stdin[:1]):
         os.close(fd)
     with os.fdopen(error_read, "rb") as pipe:
@@ -119,12 +118,6 @@ def spawn(
     return Child(pid, os.pidfd_open(pid), log_read, FileIO(stdin[1], "w") if stdin else None)
 
 
-def _enter(cgroup: Path) -> None:
-    """Whatever it is that keeps a process out of it, the model runs."""
-    with contextlib.suppress(OSError):
-        (cgroup / PROCESSES).write_text("0")
-
-
 def _failure(program: str, number: str, text: str) -> CannotStart | OSError:
     return OSError(int(number), text) if int(number) in PASSING else CannotStart(f"cannot start {program}: {text}")
 
@@ -137,15 +130,16 @@ def _exec(
     error_pipe: int,
     pass_fd: int | None,
     stdin: int | None,
-    cgroup: Path | None,
+    enter: Path | None,
 ) -> None:
     """The forked half. Never returns; what goes wrong is written to the error pipe, which exec closes."""
     try:
         error_pipe = fcntl.fcntl(error_pipe, fcntl.F_DUPFD_CLOEXEC, ABOVE_PASSED_FDS)
         os.setsid()
         die_with_parent(parent)
-        if cgroup is not None:
-            _enter(cgroup)
+        if enter is not None:
+            with contextlib.suppress(OSError):  # whatever keeps it out, the model runs
+                enter.write_text("0")
         signal.set_wakeup_fd(-1)
         for number in RESTORED_SIGNALS:
             signal.signal(number, signal.SIG_DFL)

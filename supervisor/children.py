@@ -176,10 +176,10 @@ class Children:
         self._watch(launch, process)
 
     def _spawn(self, launch: Launch) -> None:
-        cgroup = None if launch.limits is None else self._cgroups.make(launch.number, launch.limits)
+        enter = None if launch.limits is None else self._cgroups.make(launch.number, launch.limits)
         listens = launch.dialect is not None
         try:
-            process = child.spawn(launch.argv, launch.env, launch.pass_fd, listens=listens, cgroup=cgroup)
+            process = child.spawn(launch.argv, launch.env, launch.pass_fd, listens=listens, enter=enter)
         except (CannotStart, OSError) as error:
             self._cgroups.end(launch.number)
             launch.cleanup()

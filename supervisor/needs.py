@@ -38,7 +38,7 @@ Stamp = tuple[int, int] | None
 Stamps = dict[str, Stamp]
 
 # Of what a server is started with, all but how it is watched.
-_FINGERPRINT_KEYS = set(LAUNCH_KEYS - {"ready", "watchdog"})
+_FINGERPRINT_KEYS = set(LAUNCH_KEYS - {"ready", "watchdog", "limits"})
 
 
 Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)]

@@ -137,6 +137,7 @@ def test_a_changed_file_is_read_again(model: str, state: Path, reads: list[str])
         ({"description": "other", "aliases": ["a"], "replicas": 3, "memory": {"host": 5}}, True),
         ({"name": "another"}, True),
         ({"watchdog": "30s"}, True),
+        ({"limits": {"memory": "8GiB"}}, True),
     ],
     ids=str,
 )
