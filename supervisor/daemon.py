@@ -208,6 +208,7 @@ class Daemon:
             "state_dir": _readable(str(self._state_dir)),
             "notices": [vars(notice) for notice in configuration.notices[:MOST_NOTICES]],
             "autoload": configuration.config.autoload,
+            "controllers": None if self.cgroups.offered is None else sorted(self.cgroups.offered),
             "revision": self._facts.revision(configuration),
             **picture,
         }

@@ -107,7 +107,8 @@ class Room:
 class Status:
     """All that `status` shows; `web` is None while there is none, `room` where the supervisor does not tell.
 
-    `queue` has those who have waited longest, oldest first; `waiting` counts all.
+    `queue` has those who have waited longest, oldest first; `waiting` counts all. `controllers` are those of the
+    cgroups that models have, None where they have none.
     """
 
     version: str
@@ -116,6 +117,7 @@ class Status:
     since: float
     listen: str
     config: str
+    controllers: tuple[str, ...] | None
     counts: dict[str, int]
     room: Room | None
     queue: tuple[Waiter, ...]
@@ -169,6 +171,7 @@ def status(answer: Message) -> Status:
         since=checked.number(body, "since"),
         listen=checked.text(body, "listen"),
         config=checked.text(body, "config"),
+        controllers=checked.or_none(body, "controllers", checked.texts),
         counts={state: checked.whole(checked.table(body, "counts"), state) for state in checked.table(body, "counts")},
         room=_room(body) if body.get("memory") is not None else None,
         queue=tuple(map(_waiter, checked.or_none(body, "queue", checked.tables) or ())),

@@ -46,15 +46,31 @@ def command(config: Path | None, as_json: bool) -> int:
             say_json(_as_json(problems=error.problems))
         return tell(error)
     names, comparison = sorted(configuration.presets), compare(path)
+    notices = [*configuration.notices, *_unenforced(configuration, comparison)]
     if as_json:
-        say_json(_as_json(notices=configuration.notices, models=names, comparison=comparison))
+        say_json(_as_json(notices=notices, models=names, comparison=comparison))
         return 0
     say(_found(configuration))
-    for notice in configuration.notices:
+    for notice in notices:
         say(escape(f"notice: {notice}"))
     for line in _lines(comparison):
         say(escape(line))
     return 0
+
+
+def _unenforced(configuration: Configuration, comparison: Comparison | None) -> list[Problem]:
+    """Limits that the llama-router that runs can't enforce; nothing is known of any other."""
+    if comparison is None or comparison.told is None:
+        return []
+    from supervisor.core.cgroups import unenforced
+
+    found = {name: unenforced(preset, comparison.controllers) for name, preset in configuration.presets.items()}
+    origins = configuration.origins
+    return [
+        Problem(origins[name].file, origins[name].line, f"models.{name}.limits", why)
+        for name, why in found.items()
+        if why is not None
+    ]
 
 
 def _found(configuration: Configuration) -> str:

@@ -19,9 +19,11 @@ ANSWER_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Comparison:
-    """`told` is what a reload would change; where that is not known, `notice` says why, if need be with `problems`."""
+    """`told` is what a reload would change, and `controllers` those of the cgroups that models have, if they have any.
+    Where that is not known, `notice` says why, if need be with `problems`."""
 
     told: Told | None = None
+    controllers: tuple[str, ...] | None = None
     notice: str | None = None
     problems: tuple[Problem, ...] = ()
 
@@ -64,11 +66,11 @@ def config_in_use() -> Path | None:
 
 
 def _compared(client: Client, config: Path) -> Comparison:
-    used = answers.status(client.call("status")).config
-    if not _same(config, used):
-        return Comparison(notice=f"llama-router runs with another configuration, {used}; not compared with it")
+    status = answers.status(client.call("status"))
+    if not _same(config, status.config):
+        return Comparison(notice=f"llama-router runs with another configuration, {status.config}; not compared with it")
     try:
-        return Comparison(told=answers.changes(client.call("reload", dry_run=True)))
+        return Comparison(answers.changes(client.call("reload", dry_run=True)), status.controllers)
     except Refused as error:
         if not error.problems:
             raise

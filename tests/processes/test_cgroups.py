@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from forking_supervisor import is_forked, load, makes_forking, ready
-from harness import READY, Supervisor, refused
+from harness import READY, ROOT, Supervisor, refused
 from observed import DEADLINE, Process, Visitor
 
 from supervisor import cgroups
@@ -240,6 +242,11 @@ def test_the_place_of_another_is_taken_with_what_runs(delegated: Delegated) -> N
     assert answers == ["(True, [])", "(True, ['launch-7'])"]
 
 
+def printed(supervisor: Supervisor, *command: str) -> str:
+    argv = [sys.executable, "-m", "supervisor.cli", "--runtime-dir", str(supervisor.runtime), *command]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+
+
 def test_limits_that_nobody_enforces_are_told_once(supervisors: type[Supervisor]) -> None:
     supervisor = supervisors()
     supervisor.add("m", *READY, limits={"memory": "1GiB", "cpu_weight": 50})
@@ -250,6 +257,8 @@ def test_limits_that_nobody_enforces_are_told_once(supervisors: type[Supervisor]
     assert model["state"] == "ready"
     assert supervisor.log.read_text().count(f"llama-router: m: {text}") == 1
     assert supervisor.model("m")["unenforced"].startswith(text)
+    assert f"presets.d/m.yaml:1: models.m.limits: {text}" in printed(supervisor, "check")
+    assert text in printed(supervisor, "status", "m")
     supervisor.add("m", *READY)
     assert supervisor.model("m")["unenforced"] is None
 
