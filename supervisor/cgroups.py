@@ -45,6 +45,7 @@ class Cgroups:
         path = self._path(launch)
         if path is None:
             return None
+        self._leaving.discard(path)  # a dead supervisor's, of the same number
         try:
             path.mkdir(exist_ok=True)
         except OSError:  # cgroup.max.descendants, or memory is short
