@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import QUICK, READY, Supervisor
+from made_gguf import make
 from observed import children
 
 HERE = Path(__file__).parent
@@ -23,10 +24,8 @@ def tiny(supervisor: Supervisor, name: str = "m", *steps: str, **keys: Any) -> N
 
 
 def weights(supervisor: Supervisor) -> str:
-    """A file that can be read; the tiny server does not."""
-    path = supervisor.directory / "tiny.gguf"
-    path.touch()
-    return str(path)
+    """A file that could be loaded; the tiny server does not."""
+    return make(supervisor.directory / "tiny.gguf")
 
 
 def load(supervisor: Supervisor, name: str = "m", *steps: str, **keys: Any) -> int:
