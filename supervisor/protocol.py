@@ -114,12 +114,16 @@ class LineBuffer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Add received bytes and return the lines they complete, without their newlines."""
-        self._pending += data
-        *lines, rest = self._pending.split(b"\n")
-        if len(rest) > MAX_LINE:
+        first, newline, rest = data.partition(b"\n")
+        self._pending += first  # nothing is copied twice: a long line comes in thousands of pieces
+        if len(self._pending) > MAX_LINE:
             raise ProtocolError(f"cannot read control message: no newline within {MAX_LINE} bytes")
-        self._pending = bytearray(rest)
-        return [bytes(line) for line in lines if line]
+        if not newline:
+            return []
+        *more, last = rest.split(b"\n")
+        lines = [bytes(self._pending), *more]
+        self._pending = bytearray(last)
+        return [line for line in lines if line]
 
 
 def ok(**fields: Any) -> Message:
