@@ -2,7 +2,7 @@
 # Every path here is relative: make itself cannot carry a checkout whose path has a space in it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow browser screenshots peers clean
+.PHONY: help run test slow browser systemd screenshots peers clean
 
 LISTEN ?= 127.0.0.1:8080
 ARGS ?=
@@ -27,7 +27,7 @@ test: ## ruff, mypy and pytest with coverage; ARGS='-k word -x' goes to pytest
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
 	$(VENV_PYTHON) -m coverage erase
-	$(VENV_PYTHON) -m coverage run -m pytest -m 'not slow and not browser' $(ARGS)
+	$(VENV_PYTHON) -m coverage run -m pytest -m 'not slow and not browser and not systemd' $(ARGS)
 	$(VENV_PYTHON) -m coverage combine --quiet
 	$(VENV_PYTHON) -m coverage report
 
@@ -38,6 +38,10 @@ slow: ## the tests that take longest, of real models; after make test
 browser: ## the dashboard's tests, in Chromium (apt-get install chromium); after make test
 	@sh packaging/demo/environment.sh dev
 	$(VENV_PYTHON) -m pytest -m browser $(ARGS)
+
+systemd: ## the units, in a Debian booted for it; as root, after make test
+	@sh packaging/demo/environment.sh dev
+	$(VENV_PYTHON) -m pytest -m systemd $(ARGS)
 
 screenshots: ## take the pictures in docs/screenshots anew; look at them
 	@sh packaging/demo/environment.sh dev
