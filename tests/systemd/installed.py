@@ -1,0 +1,83 @@
+"""llama-router in a booted tree without its package: this checkout and this Python, seen from there, and the units."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from booted import Machine
+from served import gguf
+
+ROOT = Path(__file__).resolve().parents[2]
+UNITS = {
+    "llama-router.service": "/etc/systemd/system/llama-router.service",
+    "llama-router.socket": "/etc/systemd/system/llama-router.socket",
+    "llama-router.sysusers": "/etc/sysusers.d/llama-router.conf",
+    "llama-router.tmpfiles": "/etc/tmpfiles.d/llama-router.conf",
+}
+SERVICE = "llama-router.service"
+CONFIG = "/etc/llama-router/config.yaml"
+PRESETS = "/etc/llama-router/presets.d"
+MODEL = "/srv/models/smollm2.gguf"
+ADDRESS = "http://127.0.0.1:8080"
+
+# Not where they are here, which may be below a home directory.
+PYTHON, PACKAGES, CHECKOUT = "/opt/python", "/opt/llama-router/packages", "/opt/llama-router/checkout"
+SCRIPT = f"""#!{PYTHON}/bin/python{sys.version_info[0]}.{sys.version_info[1]} -P
+import os, site, sys
+sys.path[:0] = ["{CHECKOUT}", "{PACKAGES}"]
+os.environ["PYTHONPATH"] = "{CHECKOUT}:{PACKAGES}"
+from supervisor.cli import main
+main()
+"""
+
+
+class Installed(Machine):
+    """A machine with llama-router and its units in it, and SmolLM2 as the model smollm2."""
+
+    def __init__(self) -> None:
+        binds = {PYTHON: Path(sys.base_prefix), PACKAGES: Path(sysconfig.get_path("purelib")), CHECKOUT: ROOT}
+        super().__init__({**binds, MODEL: gguf().resolve()})
+
+    def install(self, **unit: str) -> None:
+        """Put everything in its place."""
+        self.write("/etc/ld.so.conf.d/python.conf", f"{PYTHON}/lib\n")
+        self.run("ldconfig")
+        self.write("/usr/bin/llama-router", SCRIPT, 0o755)
+        for source, target in UNITS.items():
+            self.write(target, (ROOT / "units" / source).read_text())
+        self.run("systemd-sysusers")
+        self.run("systemd-tmpfiles", "--create", "llama-router.conf")
+        self.write(CONFIG, "web: {workers: 1}\nmax_models: 2\n")
+        self.preset("smollm2", model=MODEL, context=1024, threads=2)
+        self.run("systemctl", "daemon-reload")
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """A file of root's."""
+        file = self.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+
+    def preset(self, name: str, **keys: Any) -> None:
+        """A preset in a file of its name."""
+        self.write(f"{PRESETS}/{name}.yaml", json.dumps({"models": {name: keys}}))
+
+    @contextmanager
+    def drop_in(self, unit: str, section: str, **settings: str) -> Iterator[None]:
+        """For a while, settings of a unit of the administrator's own."""
+        text = "".join(f"{name}={value}\n" for name, value in settings.items())
+        path = f"/etc/systemd/system/{unit}.d/test.conf"
+        self.write(path, f"[{section}]\n{text}")
+        self.run("systemctl", "daemon-reload")
+        try:
+            yield
+        finally:
+            (self.root / path.lstrip("/")).unlink()
+            self.run("systemctl", "daemon-reload")
