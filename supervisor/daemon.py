@@ -58,26 +58,35 @@ SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 MOST_NOTICES = 50
 
 
-def run(configuration: Configuration, directories: Directories, listen: str | None, memory: Memory) -> int:
-    """Serve until SIGTERM or Ctrl-C. Returns the exit code. Raises CannotListen, CannotCreate or AlreadyRunning
-    before anything was started."""
+def run(
+    configuration: Configuration,
+    directories: Directories,
+    listen: str | None,
+    memory: Memory,
+    passed: socket.socket | None = None,
+) -> int:
+    """Serve until SIGTERM or Ctrl-C, on the socket that systemd passed if it did. Returns the exit code. Raises
+    CannotListen, CannotCreate or AlreadyRunning before anything was started."""
     address = _listen_address(configuration, listen)
     descriptors.raise_limit()
     make_private(directories.runtime)
     check_socket_length(directories.runtime / LONGEST_SOCKET_NAME)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_locked(directories.runtime))
-        listener = Listener(address, "https" if configuration.config.web.tls else "http")
+        listener = Listener(address, "https" if configuration.config.web.tls else "http", passed)
         stack.callback(listener.close)
         make_private(directories.state, tighten=False)
-        overridden = frozenset({"listen"} if listen is not None else ())
-        daemon = Daemon(configuration, directories, listener, overridden, memory)
+        decided = listen is not None or passed is not None
+        daemon = Daemon(configuration, directories, listener, frozenset({"listen"} if decided else ()), memory)
         stack.callback(daemon.close)
+        asked = listen is not None or "listen" in configuration.config.model_fields_set
+        if passed is not None and asked and not listener.is_at(address):
+            daemon.tell_unused(address)
         return daemon.loop.run()
 
 
 class Daemon:
-    """All parts of one running supervisor. `overridden` are keys of config.yaml that the command line decides."""
+    """All parts of one running supervisor. `overridden` are keys of config.yaml that are decided elsewhere."""
 
     def __init__(
         self,
@@ -185,6 +194,11 @@ class Daemon:
         self.loop.close()
         self.guard.close()
         signal.set_wakeup_fd(-1)
+
+    def tell_unused(self, address: Listen) -> None:
+        """Say that systemd passed another socket than was asked for."""
+        where = self._listener.address
+        self._warn(f"{address} is not used: systemd listens on {where}, as llama-router.socket says; change it there")
 
     def status(self) -> Message:
         """The status object."""

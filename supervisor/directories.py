@@ -25,6 +25,7 @@ CONFIG_FILE = "config.yaml"
 
 # sun_path of unix(7) holds 108 bytes, the last of them a NUL.
 MAX_SOCKET_PATH = 107
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 Environment = Mapping[str, str]
 
@@ -95,9 +96,11 @@ def make_private(path: Path, *, tighten: bool = True) -> None:
     """Create the directory `path` with mode 0700, or check that an existing one is safe to use.
 
     An existing directory of this user gets mode 0700, unless `tighten` is false: that is for the state directory,
-    whose mode an administrator may have chosen. Raises CannotCreate for one that is not a directory, is a symbolic
-    link, belongs to another user, or that others could have reached into in a place where everybody may write.
+    whose mode an administrator may have chosen. Raises CannotCreate for one that is not a directory, belongs to another
+    user, that others could have reached into in a place where everybody may write, or is a symbolic link that others
+    could have put there.
     """
+    path = _followed(path)
     created = _create(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -179,6 +182,16 @@ def _create(path: Path) -> bool:
         why = f"{error.strerror or error}: {error.filename}"
         raise CannotCreate(f"cannot create directory {path}: {why}; name another directory") from None
     return True
+
+
+def _followed(path: Path) -> Path:
+    """Where a symbolic link leads that nobody else can have put there; systemd makes one for DynamicUser=."""
+    if not path.is_symlink():
+        return path
+    place = path.parent.stat()
+    trusted = {0, os.geteuid()}
+    safe = path.lstat().st_uid in trusted and place.st_uid in trusted and not place.st_mode & OTHERS_WRITE
+    return path.resolve() if safe else path
 
 
 def _check_owner_and_mode(path: Path, found: os.stat_result) -> None:

@@ -90,7 +90,7 @@ class Effects:
             case commands.DeclareReady():
                 self._declare_ready()
             case commands.CloseListener():
-                self._systemd.notify("STOPPING=1")
+                self._systemd.stopping()
                 self._listener.close()
             case commands.Exit():
                 self._exit(command)

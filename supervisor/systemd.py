@@ -1,10 +1,13 @@
-"""What the supervisor says to systemd, if systemd started it: readiness, a status line, the watchdog (sd_notify(3))."""
+"""What the supervisor says to systemd, if that started it (sd_notify(3)): readiness, a status line, signs of life."""
 
 from __future__ import annotations
 
 import os
 
 import sdnotify
+
+# While it stops, systemd is told again and again to wait so long. One that hangs is soon silent.
+STOP_SECONDS = 30.0
 
 
 def extend_start(seconds: float) -> None:
@@ -21,6 +24,7 @@ class Systemd:
         self._status = ""
         self._interval = self._watchdog_interval()
         self._next_beat = 0.0
+        self._next_extension: float | None = None
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
             os.environ.pop(name, None)
 
@@ -35,16 +39,28 @@ class Systemd:
             self._status = line
             self.notify(f"STATUS={line}")
 
+    def stopping(self) -> None:
+        """Say that it stops, and from then on that it is still about it."""
+        self.notify("STOPPING=1")
+        self._next_extension = 0.0
+
     def due(self) -> float | None:
-        """When the next watchdog beat is due: twice per timeout."""
-        return self._next_beat if self._interval and self._notifier is not None else None
+        """When the next word is due: of the watchdog's, twice per timeout; while it stops, three times."""
+        if self._notifier is None:
+            return None
+        beat = self._next_beat if self._interval else None
+        return min((at for at in (beat, self._next_extension) if at is not None), default=None)
 
     def fire(self, now: float) -> None:
-        """Beat if it is time."""
-        due = self.due()
-        if due is not None and due <= now:
+        """Say what is due."""
+        if self._notifier is None:
+            return
+        if self._interval and self._next_beat <= now:
             self._next_beat = now + self._interval
             self.notify("WATCHDOG=1")
+        if self._next_extension is not None and self._next_extension <= now:
+            self._next_extension = now + STOP_SECONDS / 3
+            self.notify(f"EXTEND_TIMEOUT_USEC={int(STOP_SECONDS * 1_000_000)}")
 
     @staticmethod
     def _watchdog_interval() -> float:

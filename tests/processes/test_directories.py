@@ -137,12 +137,48 @@ def test_an_existing_directory_is_tightened_unless_told_not_to(tmp_path: Path) -
     assert mode(tmp_path / "own") == 0o700
 
 
-def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writable", [0o1777, 0o775, 0o757])
+def test_a_symbolic_link_that_others_can_have_put_there_is_refused(tmp_path: Path, writable: int) -> None:
+    (tmp_path / "real").mkdir(mode=0o755)
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(writable)
+    (tmp_path / "shared" / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(CannotCreate, match="it is a symbolic link; remove it"):
+        make_private(tmp_path / "shared" / "link")
+    assert mode(tmp_path / "real") == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give a link away")
+def test_a_symbolic_link_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o755)
     (tmp_path / "link").symlink_to(tmp_path / "real")
+    os.chown(tmp_path / "link", 65533, 65533, follow_symlinks=False)
     with pytest.raises(CannotCreate, match="it is a symbolic link; remove it"):
         make_private(tmp_path / "link")
-    assert mode(tmp_path / "real") == 0o755
+    os.chown(tmp_path / "link", 0, 0, follow_symlinks=False)
+    os.chown(tmp_path, 65533, 65533)
+    with pytest.raises(CannotCreate, match="it is a symbolic link; remove it"):
+        make_private(tmp_path / "link")
+
+
+def test_a_symbolic_link_of_ones_own_is_followed(tmp_path: Path) -> None:
+    """systemd's DynamicUser= has one from /var/lib/NAME to /var/lib/private/NAME."""
+    (tmp_path / "link").symlink_to("private/real")
+    make_private(tmp_path / "link")
+    assert mode(tmp_path / "private" / "real") == 0o700
+    (tmp_path / "private" / "real").chmod(0o755)
+    make_private(tmp_path / "link")
+    assert mode(tmp_path / "private" / "real") == 0o700
+
+
+def test_where_a_symbolic_link_leads_is_checked_all_the_same(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    (shared / "real").mkdir(parents=True)
+    shared.chmod(0o1777)
+    (shared / "real").chmod(0o755)
+    (tmp_path / "link").symlink_to(shared / "real")
+    with pytest.raises(CannotCreate, match=r"shared/real: others may reach into it \(mode 0755\)"):
+        make_private(tmp_path / "link")
 
 
 def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_systemd_is_told_everything(supervisors: type[Supervisor]) -> None:
         supervisor.kill(supervisor.pid, signal.SIGTERM)
         systemd.heard("STOPPING=1", supervisor)
         systemd.heard("STATUS=stopping", supervisor)
+        systemd.heard("EXTEND_TIMEOUT_USEC=30000000", supervisor)
     assert supervisor.wait() == 0
 
 
