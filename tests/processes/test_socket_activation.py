@@ -71,7 +71,7 @@ def test_what_agrees_or_is_not_asked_for_is_not_told(supervisors: type[Superviso
 
 def test_a_change_of_listen_is_none_then(supervisors: type[Supervisor]) -> None:
     supervisor = supervisors(prefix=passing(TCP)).start()
-    supervisor.config.write_text("listen: 127.0.0.1:2\nweb: {workers: 1}\n")
+    supervisor.config.write_text("listen: 127.0.0.1:2\nweb: {workers: 1}\nmax_models: 0\n")
     changes = supervisor.call("reload")["changes"]
     assert (changes["needs_restart"], changes["settings"]) == ([], [])
 
