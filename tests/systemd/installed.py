@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import sysconfig
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from booted import Machine
+from booted import RUN_SECONDS, Machine
+from observed import Timeout
 from served import gguf
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +46,12 @@ class Installed(Machine):
         binds = {PYTHON: Path(sys.base_prefix), PACKAGES: Path(sysconfig.get_path("purelib")), CHECKOUT: ROOT}
         super().__init__({**binds, MODEL: gguf().resolve()})
 
-    def install(self, **unit: str) -> None:
+    @property
+    def inside(self) -> str:
+        """Where the scripts are that run in there."""
+        return f"{CHECKOUT}/tests/systemd/inside"
+
+    def install(self) -> None:
         """Put everything in its place."""
         self.write("/etc/ld.so.conf.d/python.conf", f"{PYTHON}/lib\n")
         self.run("ldconfig")
@@ -67,6 +74,49 @@ class Installed(Machine):
     def preset(self, name: str, **keys: Any) -> None:
         """A preset in a file of its name."""
         self.write(f"{PRESETS}/{name}.yaml", json.dumps({"models": {name: keys}}))
+
+    # Requests
+
+    def curl(self, *arguments: str) -> str:
+        """The body of a successful answer; the last argument is a path."""
+        *options, path = arguments
+        return self.run("curl", "--silent", "--show-error", "--fail-with-body", *options, f"{ADDRESS}{path}")
+
+    def chat(self) -> str:
+        """What SmolLM2 says."""
+        messages = [{"role": "user", "content": "Say hello."}]
+        body = json.dumps({"model": "smollm2", "max_tokens": 4, "messages": messages})
+        answer = self.curl("--header", "Content-Type: application/json", "--data", body, "/v1/chat/completions")
+        said: str = json.loads(answer)["choices"][0]["message"]["content"]
+        return said
+
+    def models(self) -> list[str]:
+        """Their names."""
+        return [model["id"] for model in json.loads(self.curl("/v1/models"))["data"]]
+
+    # Processes
+
+    def parts(self) -> dict[str, int]:
+        """The processes of the service, by what they are; of one worker and one model server."""
+        argv, main = self.processes(SERVICE), int(self.show(SERVICE, "MainPID"))
+        web = sorted(pid for pid, line in argv.items() if "gunicorn" in line)
+        # Of the supervisor's forks the guard is the first, and the only one that stays.
+        found = {
+            "supervisor": [main],
+            "guard": sorted(pid for pid, line in argv.items() if " run " in line and pid != main),
+            "forkserver": [pid for pid, line in argv.items() if "supervisor.forkserver" in line],
+            "web": web[:1],
+            "worker": web[1:],
+            "model": [pid for pid, line in argv.items() if "model smollm2" in line],
+        }
+        return {name: pids[0] for name, pids in found.items() if pids}
+
+    def eventually(self, true: Callable[[], bool], what: str) -> None:
+        """Look again and again until something that no event tells is true."""
+        deadline = time.monotonic() + RUN_SECONDS
+        while not true():
+            if time.monotonic() > deadline:
+                raise Timeout(f"not true: {what}; there are {self.processes(SERVICE)}")
 
     @contextmanager
     def drop_in(self, unit: str, section: str, **settings: str) -> Iterator[None]:
