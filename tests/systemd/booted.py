@@ -86,6 +86,7 @@ class Machine:
             stack.callback(above.wait)
             stack.callback(above.kill)
             self._wait_until_up(notify, above.pid, directory / "log")
+            notify.close()  # systemd goes on telling its state, and would wait for a socket that nobody reads
             self.pid = int(Path(f"/proc/{above.pid}/task/{above.pid}/children").read_text())
             self._stack = stack.pop_all()
         return self
