@@ -24,6 +24,7 @@ from supervisor.cli import (
     check,
     events,
     import_,
+    install_units,
     load,
     logs,
     passwd,
@@ -115,6 +116,7 @@ for module in (
     reload,
     passwd,
     import_,
+    install_units,
     schema,
 ):
     program.add_command(module.command)
