@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import sysconfig
 import time
@@ -104,10 +105,12 @@ class Installed(Machine):
         found = {
             "supervisor": [main],
             "guard": sorted(pid for pid, line in argv.items() if " run " in line and pid != main),
-            "forkserver": [pid for pid, line in argv.items() if "supervisor.forkserver" in line],
+            "forkserver": [pid for pid, line in argv.items() if "supervisor.forkserver " in line],
             "web": web[:1],
             "worker": web[1:],
-            "model": [pid for pid, line in argv.items() if "model smollm2" in line],
+            "model": [
+                pid for pid, line in argv.items() if "model smollm2" in line or "supervisor.model_server " in line
+            ],
         }
         return {name: pids[0] for name, pids in found.items() if pids}
 

@@ -101,7 +101,7 @@ def test_a_stop_takes_the_time_that_a_model_may_take(machine: Installed) -> None
     """Longer than TimeoutStopSec, which is extended for as long as the supervisor is about it."""
     deaf = "import signal, socket; signal.signal(signal.SIGTERM, signal.SIG_IGN); s = socket.socket(socket.AF_UNIX)"
     deaf += "; s.bind('{socket}'); s.listen(); print('up', flush=True)\nwhile True: s.accept()"
-    keys = {"backend": "command", "command": ["/usr/bin/python3", "-c", deaf], "ready": {"tcp": True}}
+    keys = {"backend": "command", "command": ["/usr/bin/python3", "-c", deaf], "ready": "tcp"}
     machine.preset("deaf", **keys, stop_timeout="5s")
     machine.run("systemctl", "reload", SERVICE)
     machine.run("llama-router", "load", "deaf")
@@ -144,7 +144,7 @@ def test_it_is_hardened(machine: Installed) -> None:
 def test_what_model_servers_may_do(machine: Installed) -> None:
     script = f"{machine.inside}/what_is_allowed.py"
     command = ["/usr/bin/python3", script, "{socket}"]
-    machine.preset("tries", backend="command", command=command, restart={"policy": "never"})
+    machine.preset("tries", backend="command", command=command, restart={"policy": "no"})
     machine.run("systemctl", "reload", SERVICE)
     assert machine.attempt("llama-router", "load", "tries").returncode == 1
     lines = machine.run("llama-router", "logs", "tries")
