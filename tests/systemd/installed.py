@@ -108,9 +108,8 @@ class Installed(Machine):
             "forkserver": [pid for pid, line in argv.items() if "supervisor.forkserver " in line],
             "web": web[:1],
             "worker": web[1:],
-            "model": [
-                pid for pid, line in argv.items() if "model smollm2" in line or "supervisor.model_server " in line
-            ],
+            # Forked by the forkserver, or else spawned.
+            "model": [pid for pid, line in argv.items() if re.search("model smollm2|supervisor.model_server ", line)],
         }
         return {name: pids[0] for name, pids in found.items() if pids}
 

@@ -59,9 +59,11 @@ def test_a_reload_of_errors_fails_and_all_goes_on(machine: Installed) -> None:
 @pytest.mark.parametrize("name", ["supervisor", "guard", "forkserver", "web", "worker", "model"])
 def test_what_is_killed_comes_back(machine: Installed, name: str) -> None:
     assert machine.chat()
-    before = machine.parts()
+    before, since = machine.parts(), machine.cursor()
     assert len(set(before.values())) == 6
     machine.run("kill", "-KILL", str(before[name]))
+    if name == "supervisor":
+        machine.heard(since, lambda entry: entry["MESSAGE"].startswith("Started "), UNIT=SERVICE)
     machine.eventually(lambda: machine.parts().get(name, before[name]) != before[name], f"there is another {name}")
     assert machine.chat()
     after = machine.parts()
