@@ -50,7 +50,7 @@ class Memory:
         self._count = len(self._gpus.totals())
         self._untold: list[str] = []
         self._tell: Callable[[str], None] = self._untold.append
-        self._needs = Needs(state_dir, self._count, lambda line: self._tell(line))
+        self._needs = Needs(state_dir, self._count, lambda line: self._tell(line), waiting)
         self._programs = Programs(waiting)
 
     def serve(self, tell: Callable[[str], None]) -> None:

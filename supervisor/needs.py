@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -77,10 +77,18 @@ class Needs:
     A header that is not known is read when it is asked for, or, with `reads_later`, noted for `unread`.
     """
 
-    def __init__(self, state_dir: Path | None, gpus: int, tell: Tell = lambda _line: None) -> None:
+    def __init__(
+        self,
+        state_dir: Path | None,
+        gpus: int,
+        tell: Tell = lambda _line: None,
+        waiting: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
         """`gpus` is how many the machine has. Without `state_dir` nothing is remembered or recalled. `tell` gets a line
-        for each thing that is wrong with what is remembered."""
+        for each thing that is wrong with what is remembered. `waiting` is told, again and again while headers are read,
+        for how many seconds at most nothing may happen."""
         self.gpus = gpus
+        self._waiting = waiting
         self.reads_later = False
         self._unread: dict[str, None] = {}
         self._fresh: set[str] = set()
@@ -202,6 +210,7 @@ class Needs:
         """Headers by the thousand take minutes, which must not be in vain if the supervisor is killed meanwhile."""
         self._headers.put(path, header)
         if time.monotonic() > self._saved_at + SAVE_SECONDS:
+            self._waiting(SAVE_SECONDS)
             self.save()
 
 

@@ -359,6 +359,17 @@ def test_what_was_read_is_kept_though_the_start_does_not_last(
     assert reads == [path]
 
 
+def test_a_start_that_reads_for_long_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    book = Needs(None, gpus=0, waiting=told.append)
+    book.why_no_model(make(tmp_path / "quick.gguf"))
+    assert told == []
+    monkeypatch.setattr(needs, "SAVE_SECONDS", 0.0)
+    for number in range(3):
+        book.why_no_model(make(tmp_path / f"{number}.gguf"))
+    assert told == [0.0, 0.0, 0.0]
+
+
 # Reading later
 
 
