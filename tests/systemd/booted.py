@@ -80,7 +80,8 @@ class Machine:
             binds = [str(each) for target, source in self._binds.items() for each in (source, target)]
             # Nothing in it survives this process, however that ends.
             die = ("setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES, "--fork", "--kill-child")
-            boot = (*die, "sh", BOOT, debian_tree(), directory / "room", directory / "host", cgroup, *binds)
+            places = map(str, (BOOT, debian_tree(), directory / "room", directory / "host", cgroup))
+            boot = [*die, "sh", *places, *binds]
             with (directory / "log").open("wb") as log:
                 above = subprocess.Popen(boot, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             stack.callback(above.wait)
@@ -102,7 +103,7 @@ class Machine:
         with Process(above) as process:
             while True:
                 left = max(0.0, deadline - time.monotonic())
-                if notify not in select.select([notify, process], [], [], left)[0]:
+                if notify.fileno() not in select.select([notify.fileno(), process.fileno()], [], [], left)[0]:
                     raise Timeout(f"the tree did not boot: {log.read_text(errors='replace')}")
                 if "READY=1" in notify.recv(65536).decode().splitlines():
                     return
