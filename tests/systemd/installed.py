@@ -31,8 +31,9 @@ ADDRESS = "http://127.0.0.1:8080"
 
 # Not where they are here, which may be below a home directory.
 PYTHON, PACKAGES, CHECKOUT = "/opt/python", "/opt/llama-router/packages", "/opt/llama-router/checkout"
-SCRIPT = f"""#!{PYTHON}/bin/python{sys.version_info[0]}.{sys.version_info[1]} -P
-import os, site, sys
+PROGRAM = f"{PYTHON}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+SCRIPT = f"""#!{{python}} -P
+import os, sys
 sys.path[:0] = ["{CHECKOUT}", "{PACKAGES}"]
 os.environ["PYTHONPATH"] = "{CHECKOUT}:{PACKAGES}"
 from supervisor.cli import main
@@ -54,9 +55,7 @@ class Installed(Machine):
 
     def install(self) -> None:
         """Put everything in its place."""
-        self.write("/etc/ld.so.conf.d/python.conf", f"{PYTHON}/lib\n")
-        self.run("ldconfig")
-        self.write("/usr/bin/llama-router", SCRIPT, 0o755)
+        self.provide("/usr/bin/llama-router", PROGRAM)
         for source, target in UNITS.items():
             self.write(target, (ROOT / "units" / source).read_text())
         self.run("systemd-sysusers")
@@ -64,6 +63,12 @@ class Installed(Machine):
         self.write(CONFIG, "web: {workers: 1}\nmax_models: 2\n")
         self.preset("smollm2", model=MODEL, context=1024, threads=2)
         self.run("systemctl", "daemon-reload")
+
+    def provide(self, script: str, python: str) -> None:
+        """The console script, as pip would make it for this Python."""
+        self.write("/etc/ld.so.conf.d/python.conf", f"{PYTHON}/lib\n")
+        self.run("ldconfig")
+        self.write(script, SCRIPT.format(python=python), 0o755)
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """A file of root's."""
