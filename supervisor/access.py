@@ -29,14 +29,14 @@ Tell = Callable[[str], None]
 def set_password(state: Path, role: RoleName, password: str, tell: Tell) -> None:
     """End all sessions of `role`; from now on they begin with `password`. Raises UnusablePassword or CannotCreate."""
     access.check(password)
-    with _locked(state) as directory:
+    with locked(state) as directory:
         found = directory.access(tell)
         directory.write(found.changed(role, access.hash_of(password, found.salt), _era()))
 
 
 def remove_password(state: Path, role: RoleName, tell: Tell) -> bool:
     """Nobody signs in with a password as `role`, and all its sessions end. False if there was none; CannotCreate."""
-    with _locked(state) as directory:
+    with locked(state) as directory:
         found = directory.access(tell)
         directory.write(found.changed(role, None, _era()))
         return found.of(role).hash is not None
@@ -66,8 +66,18 @@ def link_at_start(state: Path, runtime: Path, tell: Tell) -> str | None:
 
 def known(state: Path, tell: Tell) -> Access:
     """What access.json says, which is made if there is none. Raises CannotCreate."""
-    with _locked(state) as directory:
+    with locked(state) as directory:
         return directory.access(tell)
+
+
+def has_password(state: Path) -> bool:
+    """Whether anybody can sign in with a password, as far as that can be read; makes no file."""
+    try:
+        with (state / ACCESS_FILE).open("rb") as file:
+            found = access.parse(file.read(MAX_FILE + 1))
+    except (OSError, ValueError):
+        return False
+    return found.admin.hash is not None or found.viewer.hash is not None
 
 
 def forget(runtime: Path) -> None:
@@ -145,7 +155,7 @@ class _Directory:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[_Directory]:
+def locked(path: Path) -> Iterator[_Directory]:
     """The directory, nobody else changing its files. Raises CannotCreate, also for an OSError of the block."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -177,7 +187,7 @@ def _lock(descriptor: int) -> None:
 
 def _new_link(found: Access, runtime: Path) -> str:
     token = secrets.token_urlsafe(32)
-    with _locked(runtime) as directory:
+    with locked(runtime) as directory:
         directory.replace(TOKEN_FILE, access.token_file(token, found))
     return token
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from supervisor import __version__, access, child, descriptors, preset_origins, protocol
+from supervisor import __version__, access, child, descriptors, exposure, preset_origins, protocol
 from supervisor.announcements import Announcements, Record
 from supervisor.aside import Aside
 from supervisor.backends import missing_program, want_forkserver
@@ -32,6 +32,7 @@ from supervisor.core.status import fleet_status
 from supervisor.directories import Directories, check_socket_length, make_private
 from supervisor.effects import Effects
 from supervisor.errors import AlreadyRunning, CannotCreate, ConfigurationError, Problem
+from supervisor.exposure import Admission, Hashes
 from supervisor.facts import FactBook
 from supervisor.file_history import History
 from supervisor.forking import Forkserver
@@ -63,10 +64,12 @@ def run(
     directories: Directories,
     listen: str | None,
     memory: Memory,
+    hashes: Hashes,
     passed: socket.socket | None = None,
 ) -> int:
-    """Serve until SIGTERM or Ctrl-C, on the socket that systemd passed if it did. Returns the exit code. Raises
-    CannotListen, CannotCreate or AlreadyRunning before anything was started."""
+    """Serve until SIGTERM or Ctrl-C, on the socket that systemd passed if it did. `hashes` are those of the environment's
+    keys. Returns the exit code. Raises CannotListen, CannotCreate, ConfigurationError or AlreadyRunning before anything
+    was started."""
     address = _listen_address(configuration, listen)
     descriptors.raise_limit()
     make_private(directories.runtime)
@@ -76,8 +79,12 @@ def run(
         listener = Listener(address, "https" if configuration.config.web.tls else "http", passed)
         stack.callback(listener.close)
         make_private(directories.state, tighten=False)
-        decided = listen is not None or passed is not None
-        daemon = Daemon(configuration, directories, listener, frozenset({"listen"} if decided else ()), memory)
+        bound = parse_listen(listener.address)
+        admission = exposure.admission(configuration, bound, hashes)
+        if wrong := exposure.problems(configuration, bound, directories.state, admission):
+            raise ConfigurationError(wrong)
+        decided = frozenset({"listen"} if listen is not None or passed is not None else ())
+        daemon = Daemon(configuration, directories, listener, decided, memory, admission)
         stack.callback(daemon.close)
         asked = listen is not None or "listen" in configuration.config.model_fields_set
         if passed is not None and asked and not listener.is_at(address):
@@ -95,6 +102,7 @@ class Daemon:
         listener: Listener,
         overridden: frozenset[str],
         memory: Memory,
+        admission: Admission,
     ) -> None:
         self.started = time.time()
         self._listener = listener
@@ -173,6 +181,7 @@ class Daemon:
             systemd=self.systemd,
             serving=self._serving,
             web=configuration.config.web,
+            admission=admission,
         ).execute
         link = access.link_at_start(directories.state, runtime, self._warn)
         self._links = [] if link is None else [f"to sign in, {access.link_line(self._listener.url, link)}"]
@@ -223,6 +232,7 @@ class Daemon:
             "notices": [vars(notice) for notice in configuration.notices[:MOST_NOTICES]],
             "autoload": configuration.config.autoload,
             "controllers": None if self.cgroups.offered is None else sorted(self.cgroups.offered),
+            "fallback": configuration.config.fallback,
             "revision": self._facts.revision(configuration),
             **picture,
         }

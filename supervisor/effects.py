@@ -20,6 +20,7 @@ from supervisor.core.events import Ended
 from supervisor.core.preset import Preset
 from supervisor.core.status import model_status, status_line
 from supervisor.errors import CannotStart
+from supervisor.exposure import Admission
 from supervisor.listener import Listener
 from supervisor.logs import Journal
 from supervisor.loop import Loop
@@ -50,6 +51,7 @@ class Effects:
         systemd: Systemd,
         serving: Callable[[], list[str]],
         web: Web,
+        admission: Admission,
     ) -> None:
         self._loop = loop
         self._runtime = runtime
@@ -65,6 +67,7 @@ class Effects:
         self._systemd = systemd
         self._serving = serving
         self._web = web
+        self._admission = admission
 
     def execute(self, command: Command) -> None:
         """Carry out one command."""
@@ -115,7 +118,7 @@ class Effects:
                     command.model,
                     command.instance,
                     web_tier.ARGV,
-                    web_tier.environment(self._runtime, self._state, self._web),
+                    web_tier.environment(self._runtime, self._state, self._web, self._admission),
                     pass_fd=self._listener.fileno(),
                 )
             )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from supervisor.core.config import Web
+from supervisor.exposure import Admission
 
 # -P and --chdir: the current directory must not stand in for any of the modules imported, and gunicorn adds the one it
 # is in to where they are looked for.
@@ -17,8 +18,8 @@ LISTEN_FD = 3
 GRACE_SECONDS = 24 * 3600
 
 
-def environment(runtime: Path, state: Path, web: Web) -> dict[str, str]:
-    """The web tier's environment."""
+def environment(runtime: Path, state: Path, web: Web, admission: Admission) -> dict[str, str]:
+    """The web tier's environment; of keys it holds hashes alone."""
     root = Path(__file__).resolve().parents[1]
     certificate = {}
     if web.tls is not None:
@@ -32,6 +33,9 @@ def environment(runtime: Path, state: Path, web: Web) -> dict[str, str]:
         "LLAMA_ROUTER_LISTEN_FD": str(LISTEN_FD),
         "LLAMA_ROUTER_WORKERS": str(web.workers),
         "LLAMA_ROUTER_CORS_ORIGINS": " ".join(web.cors_origins),
+        "LLAMA_ROUTER_KEYLESS": "open" if admission.keyless else "closed",
+        "LLAMA_ROUTER_KEY_HASHES": " ".join(each.hex() for each in admission.hashes),
+        "LLAMA_ROUTER_KEY_FILE": str(admission.key_file or ""),
         "LLAMA_ROUTER_GRACE": str(GRACE_SECONDS),
         "LLAMA_ROUTER_TRUSTED_PROXIES": " ".join(web.trusted_proxies),
         **certificate,

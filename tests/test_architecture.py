@@ -17,12 +17,29 @@ ADMIN = [path for path in MODULES if path.is_relative_to(ROOT / "admin")]
 PURE = {
     *("__future__", "abc", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "heapq"),
     *("itertools", "math", "operator", "pydantic", "types", "typing"),
-    *("decimal", "difflib", "fractions", "hashlib", "hmac", "ipaddress", "json", "re", "shlex", "string", "textwrap"),
+    *(
+        "datetime",
+        "decimal",
+        "difflib",
+        "fnmatch",
+        "fractions",
+        "hashlib",
+        "hmac",
+        "ipaddress",
+        "json",
+        "re",
+        "shlex",
+        "string",
+        "textwrap",
+    ),
     "unicodedata",
 }
 IMPURE_BUILTINS = frozenset({"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"})
 CLOCK_METHODS = frozenset({"now", "utcnow", "today"})
-FOR_ADMIN = ("supervisor.client", "supervisor.protocol", "supervisor.errors", "supervisor.core")
+FOR_ADMIN = (
+    *("supervisor.client", "supervisor.protocol", "supervisor.errors", "supervisor.core"),
+    "supervisor.keys_db",  # one file that both read and write
+)
 MAX_LINES = 400
 
 

@@ -12,10 +12,11 @@ import click
 from supervisor.cli.compare import Comparison, compare, config_in_use
 from supervisor.cli.options import json_option, path_option, runtime_dir_option
 from supervisor.cli.report import tell
+from supervisor.cli.state_dir import chosen, running
 from supervisor.cli.terminal import escape, say, say_json
 from supervisor.core import reload_words
 from supervisor.directories import config_file, is_config_named
-from supervisor.errors import ConfigurationError, Problem
+from supervisor.errors import ConfigurationError, Problem, RouterError
 
 if TYPE_CHECKING:
     from supervisor.configuration import Configuration
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 
 @click.command("check", epilog="Example: llama-router check --config ./config.yaml")
 @path_option("--config", metavar="FILE", text="The configuration file.")
+@path_option(
+    "--state-dir", metavar="DIR", text="Where its keys and passwords are; else as for the running one, or for run."
+)
 @json_option
 @runtime_dir_option
-def command(config: Path | None, as_json: bool) -> int:
+def command(config: Path | None, state_dir: Path | None, as_json: bool) -> int:
     """Print everything wrong with the configuration.
 
     That is FILE, or else the one that the running llama-router uses. If nothing is
@@ -33,14 +37,19 @@ def command(config: Path | None, as_json: bool) -> int:
     changed files over by itself, or when told to reload.
     """
     # It brings pydantic, which no client command should wait for.
-    from supervisor import presets_dir
+    from supervisor import exposure, presets_dir
     from supervisor.memory import Memory
 
+    hashes = exposure.take_keys()
     path = config_file(os.environ, config if config or is_config_named(os.environ) else config_in_use())
     try:
         configuration = presets_dir.load(path, Memory(None))
         if configuration.faults:
             raise ConfigurationError(list(configuration.faults))
+        listen = configuration.config.listen
+        admission = exposure.admission(configuration, listen, hashes)
+        if wrong := exposure.problems(configuration, listen, _state(state_dir, path), admission):
+            raise ConfigurationError(wrong)
     except ConfigurationError as error:
         if as_json:
             say_json(_as_json(problems=error.problems))
@@ -71,6 +80,16 @@ def _unenforced(configuration: Configuration, comparison: Comparison | None) -> 
         for name, why in found.items()
         if why is not None
     ]
+
+
+def _state(state_dir: Path | None, config: Path) -> Path:
+    """Of the llama-router that runs with `config`, or would."""
+    try:
+        status = running()
+    except RouterError:
+        status = None
+    is_its = status is not None and status.get("config") == str(config)
+    return chosen(state_dir, status if is_its else None)
 
 
 def _found(configuration: Configuration) -> str:

@@ -13,12 +13,13 @@ import click
 
 from supervisor import access, directories
 from supervisor.cli import checked
+from supervisor.cli import state_dir as state_dirs
 from supervisor.cli.asking import connect
-from supervisor.cli.options import path_option, runtime_dir, runtime_dir_option
+from supervisor.cli.options import runtime_dir, runtime_dir_option
+from supervisor.cli.state_dir import state_dir_option
 from supervisor.cli.terminal import complain, escape, explain, say
 from supervisor.core.access import MAX_BYTES, RoleName, UnusablePassword, check
-from supervisor.errors import EX_DATAERR, CannotCreate, NotRunning, RouterError
-from supervisor.protocol import Message
+from supervisor.errors import EX_DATAERR, RouterError
 
 
 class CannotSet(RouterError):
@@ -32,7 +33,7 @@ class CannotSet(RouterError):
 @click.option("--remove", is_flag=True, help="Let nobody sign in with it any more.")
 @click.option("--stdin", is_flag=True, help="Read it from standard input, one line, instead of asking twice.")
 @click.option("--link", is_flag=True, help="Print a link that signs in as admin once, such as when it is forgotten.")
-@path_option("--state-dir", metavar="DIR", text="Its directory; else that of the running llama-router, or as for run.")
+@state_dir_option
 @runtime_dir_option
 def command(viewer: bool, remove: bool, stdin: bool, link: bool, state_dir: Path | None) -> int:
     """Set the password of the dashboard.
@@ -44,8 +45,8 @@ def command(viewer: bool, remove: bool, stdin: bool, link: bool, state_dir: Path
     if link:
         return _print_link(state_dir)
     role: RoleName = "viewer" if viewer else "admin"
-    status = _running()
-    state = _state(state_dir, status)
+    status = state_dirs.running()
+    state = state_dirs.chosen(state_dir, status)
     if remove:
         return _remove(state, role)
     try:
@@ -56,8 +57,7 @@ def command(viewer: bool, remove: bool, stdin: bool, link: bool, state_dir: Path
     except UnusablePassword as error:
         raise CannotSet(f"cannot set this password: {error}") from None
     say(escape(f"{role}: password set in {state}; who was signed in is signed out"))
-    if status is None and state_dir is None:
-        explain("No llama-router answers here. For one of another user, such as the system's, run this as that user.")
+    state_dirs.explain_guess(state_dir, status)
     return 0
 
 
@@ -74,27 +74,9 @@ def _print_link(state_dir: Path | None) -> int:
     with connect() as client:
         status = checked.table(client.call("status"), "status")
     runtime = directories.for_client(os.environ, runtime_dir())
-    token = access.new_link(_state(state_dir, status), runtime, complain)
+    token = access.new_link(state_dirs.chosen(state_dir, status), runtime, complain)
     say(access.link_line(checked.text(status, "url"), token))
     return 0
-
-
-def _state(state_dir: Path | None, status: Message | None) -> Path:
-    """(1) The option. (2) What the llama-router that runs uses. (3) What one would use that is started so."""
-    if state_dir is None and status is not None:  # (2)
-        told = Path(checked.text(status, "state_dir"))
-        if not told.is_dir():
-            raise CannotCreate(f"cannot find {told}, where the running llama-router keeps its state; use --state-dir")
-        return told
-    return directories.for_daemon(os.environ, state=state_dir).state  # (1) (3)
-
-
-def _running() -> Message | None:
-    try:
-        with connect() as client:
-            return checked.table(client.call("status"), "status")
-    except NotRunning:
-        return None
 
 
 def _given(line: bytes) -> str:

@@ -31,12 +31,13 @@ START_SECONDS = 60.0
 def command(config: Path | None, listen: str | None, state_dir: Path | None) -> int:
     """Run the supervisor until SIGTERM or Ctrl-C."""
     # These bring pydantic and the whole daemon, which no client command should wait for.
-    from supervisor import daemon, listener, presets_dir, systemd
+    from supervisor import daemon, exposure, listener, presets_dir, systemd
     from supervisor.memory import Memory
 
     passed = listener.passed(os.environ)  # before anything is started that could inherit it
 
     chosen = directories.for_daemon(os.environ, runtime=runtime_dir(), state=state_dir, config=config)
+    hashes = exposure.take_keys()
     memory = Memory(chosen.state, waiting=lambda seconds: systemd.extend_start(seconds + START_SECONDS))
     try:
         configuration = presets_dir.load(chosen.config, memory)
@@ -44,4 +45,4 @@ def command(config: Path | None, listen: str | None, state_dir: Path | None) -> 
         if memory.gave_up:
             error.exit_code = EX_TEMPFAIL
         raise
-    return daemon.run(configuration, chosen, listen, memory, passed)
+    return daemon.run(configuration, chosen, listen, memory, hashes, passed)

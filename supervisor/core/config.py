@@ -173,6 +173,10 @@ class Web(Strict):
     """The certificate to serve https with; without it, http."""
     trusted_proxies: Annotated[tuple[Network, ...], Sequence] = ()
     """Addresses or networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    api_key_file: Filled | None = None
+    """A file of keys for the API, one a line, as for llama-server's --api-key-file; relative to this file."""
+    allow_anyone: Flag = False
+    """Whether everybody who reaches the address may use every model while there is no key, wherever it listens."""
 
 
 class Log(Strict):

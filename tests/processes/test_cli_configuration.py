@@ -104,7 +104,9 @@ class Daemon(ModuleType):
         self.ends: int | RouterError = 0
         self.called: tuple[Configuration, Directories, str | None] | None = None
 
-    def run(self, configuration: Configuration, directories: Directories, listen: str | None, memory: object) -> int:
+    def run(
+        self, configuration: Configuration, directories: Directories, listen: str | None, memory: object, hashes: object
+    ) -> int:
         self.called = (configuration, directories, listen)
         if isinstance(self.ends, RouterError):
             raise self.ends

@@ -1,0 +1,95 @@
+"""Who may use the API, as it is decided when llama-router starts: where it listens, and which keys there are."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor import access, keys_db
+from supervisor.configuration import Configuration
+from supervisor.core import exposure, keys
+from supervisor.core.config import Listen
+from supervisor.core.keys import KEYS_FILE, VARIABLE
+from supervisor.errors import Problem
+from supervisor.yaml_source import printable
+
+MAX_FILE = 1024 * 1024
+Hashes = tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What the web tier is told: whether everybody may use the API while there is no key, the keys of VARIABLE as
+    core.keys.digest has them, and the file with others."""
+
+    keyless: bool
+    hashes: Hashes = ()
+    key_file: Path | None = None
+
+
+def take_keys() -> Hashes:
+    """The keys of VARIABLE, which is gone then: from what is started afterwards, and from /proc/self/environ, which
+    model servers of the same user could read."""
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    address, value = libc.getenv(VARIABLE.encode()), os.environ.get(VARIABLE, "")
+    if address:
+        ctypes.memset(address, 0, len(os.fsencode(value)))
+    os.environ.pop(VARIABLE, None)
+    return tuple(keys.digest(os.fsencode(key)) for key in keys.in_variable(value))
+
+
+def admission(configuration: Configuration, listen: Listen, hashes: Hashes) -> Admission:
+    """For one that listens there."""
+    web, file = configuration.config.web, configuration.config.web.api_key_file
+    return Admission(
+        exposure.is_keyless(is_private=is_private(listen), allow_anyone=web.allow_anyone),
+        hashes,
+        None if file is None else configuration.path.parent / file,
+    )
+
+
+def problems(configuration: Configuration, listen: Listen, state: Path, admitted: Admission) -> list[Problem]:
+    """What keeps it from starting so. Keys that can't be read are no reason: then nobody can use the API."""
+    config, file = printable(configuration.path), admitted.key_file
+    if file is not None and (why := _unusable(file)) is not None:
+        return [Problem(config, None, "web.api_key_file", f"cannot take keys from {printable(file)}: {why}")]
+    why_not = exposure.refusal(
+        str(listen),
+        is_keyless=admitted.keyless,
+        has_key=bool(admitted.hashes or file or _may_have_key(state)),
+        has_password=access.has_password(state),
+    )
+    return [] if why_not is None else [Problem(config, None, "listen", why_not)]
+
+
+def is_private(listen: Listen) -> bool:
+    """Whether nobody but this machine's users reaches it: a UNIX socket, or a loopback address."""
+    if listen.path is not None:
+        return True
+    try:
+        found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False
+    return all(exposure.is_loopback(str(address[0])) for *_, address in found)
+
+
+def _unusable(file: Path) -> str | None:
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_FILE + 1)
+    except OSError as error:
+        return error.strerror or str(error)
+    if len(content) > MAX_FILE:
+        return f"it has more than {MAX_FILE} bytes"
+    return None if keys.in_file(content) else "there is none in it; write one in each line"
+
+
+def _may_have_key(state: Path) -> bool:
+    try:
+        return os.path.lexists(state / KEYS_FILE) and keys_db.has_any(state / KEYS_FILE)
+    except (OSError, keys_db.Error):
+        return True
