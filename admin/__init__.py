@@ -27,6 +27,9 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     from admin.activity import Activity
     from admin.cors import Cors
     from admin.forwarded import Forwarded
+    from admin.gate import Gate
+    from admin.key_usage import KeyUsage
+    from admin.keys import Keys
     from admin.leases import Leases
     from admin.origin import LOCALHOST, Origins
     from admin.passthrough import Names
@@ -52,7 +55,10 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     handlers.register(app)
     runtime = app.config["RUNTIME_DIR"]
     sampling = app.extensions["sampling"] = Sampling(runtime, app.config["STATE_DIR"], activity)
-    proxy = Proxy(app.wsgi_app, Leases(runtime), Names(runtime), origins, activity, sampling)
+    usage = KeyUsage(app.config["STATE_DIR"])
+    proxy = Proxy(app.wsgi_app, Leases(runtime), Names(runtime), origins, activity, sampling, usage)
+    keys = app.extensions["keys"] = Keys.of_environment(app.config["STATE_DIR"], os.environ)
+    gate = Gate(proxy, keys, app.extensions["llama_router_credentials"])
     trusted = os.environ.get("LLAMA_ROUTER_TRUSTED_PROXIES", "")
-    app.wsgi_app = Forwarded(Cors(proxy, origins), trusted)  # type: ignore[method-assign]
+    app.wsgi_app = Forwarded(Cors(gate, origins), trusted)  # type: ignore[method-assign]
     return app

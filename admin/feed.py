@@ -6,7 +6,7 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import gevent
@@ -14,7 +14,7 @@ from gevent.event import Event
 from gevent.lock import RLock
 
 from admin.connection import stopping
-from admin.frames import Frames, reloaded
+from admin.frames import EVERY, Frame, Frames, reloaded
 from admin.states import Json
 from supervisor.client import Client
 from supervisor.errors import NotRunning, ProtocolError, Refused
@@ -25,22 +25,31 @@ LATEST = 2**53  # no event has this number: only those to come are followed
 
 # The entry of a model in the list, for a status object; see models.py.
 EntryOf = Callable[[str, Message], Json]
+# Whether somebody is told of the model of these names; None for nobody any more.
+Tells = Callable[[tuple[str, ...]], bool | None]
 INFO = ("id", "aliases", "tags", "object", "architecture", "created", "owned_by", "meta")
 
 
 class Watcher:
-    """What is still to be sent to one client."""
+    """What is still to be sent to one client, of the models that `tells` tells."""
 
-    def __init__(self) -> None:
+    def __init__(self, tells: Tells) -> None:
+        self._tells = tells
         self._pending: list[bytes] = []
         self._changed = Event()
         self._over = False
 
-    def tell(self, frames: Iterable[bytes]) -> None:
-        """Have frames sent; a client that is too far behind is hung up on instead."""
+    def tell(self, frames: Iterable[Frame], names: Mapping[str, tuple[str, ...]]) -> None:
+        """Have frames sent; a client that is too far behind is hung up on instead. `names` are those of each model."""
         if self._over:
             return
-        self._pending.extend(frames)
+        for each in frames:
+            told = each.model == EVERY or self._tells(names.get(each.model, (each.model,)))
+            if told is None:
+                self.end()
+                return
+            if told:
+                self._pending.append(each)
         if len(self._pending) > MAX_PENDING:
             self._pending.clear()
             self._over = True
@@ -74,12 +83,12 @@ class Feed:
         self._joining = RLock()
         self._follower: _Follower | None = None
 
-    def join(self) -> Watcher:
-        """Watch from now on. Raises NotRunning, ProtocolError or Refused."""
+    def join(self, tells: Tells) -> Watcher:
+        """Watch from now on, what a Watcher `tells`. Raises NotRunning, ProtocolError or Refused."""
         with self._joining:  # one of many who come at once connects
             if self._follower is None or self._follower.ended:
                 self._follower = _Follower(self._runtime_dir, self._timeout, self._entry_of)
-            watcher = Watcher()
+            watcher = Watcher(tells)
             self._follower.watchers.add(watcher)
             return watcher
 
@@ -102,6 +111,7 @@ class _Follower:
         self._runtime_dir = runtime_dir
         self._timeout = timeout
         self._entry_of = entry_of
+        self._names: dict[str, tuple[str, ...]] = {}
         self._client = Client(runtime_dir, timeout=timeout)
         try:
             events = self._client.stream("events", follow=True, since=LATEST)
@@ -122,7 +132,7 @@ class _Follower:
             for message in events:
                 if frames := self._heard(message["event"]):
                     for watcher in self.watchers:
-                        watcher.tell(frames)
+                        watcher.tell(frames, self._names)
                     gevent.sleep(0)  # reading waits only for what has not arrived, and they have to get on with it
         except (NotRunning, ProtocolError, Refused):
             pass  # the supervisor is away: it is the end for everybody
@@ -132,7 +142,7 @@ class _Follower:
                 watcher.end()
             self._client.close()
 
-    def _heard(self, event: Json) -> list[bytes]:
+    def _heard(self, event: Json) -> list[Frame]:
         """The frames for an event. A "reload" may also be one that was refused, which leaves the revision as it is."""
         if event["kind"] != "reload":
             return self._frames.of(event)
@@ -153,4 +163,6 @@ class _Follower:
     def _ask(self) -> Message:
         with Client(self._runtime_dir, timeout=self._timeout) as client:
             status: Message = client.call("status")["status"]
-            return status
+        # A model that is gone keeps its names, as that is still to be told.
+        self._names |= {model["name"]: (model["name"], *model["aliases"]) for model in status["models"]}
+        return status

@@ -21,6 +21,8 @@ from admin.states import Json, exit_code_of_end, foremost, state, states_of
 # Of what a server loads, llama-router hears how far the weights of the model itself are.
 STAGES = ("text_model",)
 
+EVERY = "*"  # the model of an event about all of them
+
 Info = Callable[[str], Json]
 
 
@@ -34,14 +36,14 @@ class Frames:
         self._removed: set[str] = set()
         self.renewed(models)
 
-    def renewed(self, models: Iterable[Json]) -> list[bytes]:
+    def renewed(self, models: Iterable[Json]) -> list[Frame]:
         """Take in a new list of models. Returns what is to be said of those that are gone."""
         before, known = self._states, list(models)
         self._states = {model["name"]: states_of(model) for model in known}
         self._removed = {model["name"] for model in known if model.get("removed")}
         return [frame(name, "model_remove") for name in before if name not in self._states]
 
-    def of(self, event: Json) -> list[bytes]:
+    def of(self, event: Json) -> list[Frame]:
         """The frames for an event of kind "state" or "progress"; none for others."""
         name = event.get("model")
         if not isinstance(name, str) or name.startswith("@"):
@@ -52,13 +54,13 @@ class Frames:
             return self._state(name, event)
         return []
 
-    def _progress(self, name: str, event: Json) -> list[bytes]:
+    def _progress(self, name: str, event: Json) -> list[Frame]:
         if foremost(self._states.get(name, {}).values()) != "loading":
             return []  # a further replica of a model that is loaded
         progress = {"stages": STAGES, "current": STAGES[0], "value": event["progress"]}
         return [frame(name, "status_change", {"status": "loading", "progress": progress})]
 
-    def _state(self, name: str, event: Json) -> list[bytes]:
+    def _state(self, name: str, event: Json) -> list[Frame]:
         states = self._states.setdefault(name, {})
         replica = event.get("instance") or name
         slept = event["from"] == "ready" and states.get(replica) in ("sleeping", "waking")
@@ -67,7 +69,7 @@ class Frames:
         before, loads_already = foremost(states.values()), "starting" in states.values()
         states[replica] = state(event["to"], event)
         after = foremost(states.values())
-        frames = []
+        frames: list[Frame] = []
         if after == "loading" and event["to"] == "starting" and not loads_already:
             frames.append(frame(name, "model_status", {"status": after}))
         elif after != before:
@@ -85,13 +87,21 @@ class Frames:
         return {"status": after, "info": self._info(name)} if after == "loaded" and not slept else {"status": after}
 
 
-def frame(model: str, event: str, data: Json | None = None) -> bytes:
+class Frame(bytes):
+    """An event as it is sent, and the name of its model."""
+
+    model: str
+
+
+def frame(model: str, event: str, data: Json | None = None) -> Frame:
     """One event as it is sent."""
     told = {"model": model, "event": event} | ({} if data is None else {"data": data})
     text = json.dumps(told, separators=(",", ":"), ensure_ascii=False)
-    return b"data: " + text.encode(errors="backslashreplace") + b"\n\n"
+    made = Frame(b"data: " + text.encode(errors="backslashreplace") + b"\n\n")
+    made.model = model
+    return made
 
 
-def reloaded() -> bytes:
+def reloaded() -> Frame:
     """The models are to be listed anew."""
-    return frame("*", "models_reload")
+    return frame(EVERY, "models_reload")

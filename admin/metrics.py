@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import gevent
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, request
 
 from admin import activity_queries, errors
 from admin.activity import BUCKETS, Activity
+from admin.callers import caller_of
 from admin.exposition import CONTENT_TYPE, Family, relabelled, text
 from admin.model_servers import get_text
 from admin.supervision import status
@@ -42,11 +43,21 @@ Json = dict[str, Any]
 @blueprint.get("/metrics")
 @blueprint.get("/v1/metrics")
 def metrics() -> Response:
-    """Prometheus' text format. Raises NotRunning or ProtocolError."""
-    answer = status()
-    everyone = answer["models"]
-    own = [*fleet(answer), *models(everyone), *requests(_sums(), _canonical(everyone))]
+    """Prometheus' text format, of the models that the caller may use. Raises NotRunning or ProtocolError."""
+    answer, caller = status(), caller_of(request.environ)
+    everyone = [model for model in answer["models"] if caller.sees((model["name"], *model["aliases"]))]
+    sums = _sums()
+    if sums is not None and not caller.sees_all:
+        sums = of_models(sums, {name for model in everyone for name in (model["name"], *model["aliases"])})
+    own = [*fleet(answer), *models(everyone), *requests(sums, _canonical(everyone))]
     return Response(text([*own, *relabelled(_ask_servers(everyone))]), content_type=CONTENT_TYPE)
+
+
+def of_models(sums: activity_queries.Sums, names: Container[str]) -> activity_queries.Sums:
+    """Those that count for models of these names."""
+    return activity_queries.Sums(
+        [row for row in sums.totals if row[0] in names], [row for row in sums.histograms if row[0] in names], 0
+    )
 
 
 def fleet(answer: Json) -> Iterable[Family]:

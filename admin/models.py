@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
 
 from admin.body import request_body
+from admin.callers import Caller, caller_of
 from admin.connection import watch
 from admin.entries import Entries
 from admin.errors import EMPTY, invalid, type_of
@@ -52,11 +53,13 @@ def health() -> Json:
 @blueprint.get("/v1/models")
 def list_models() -> Json:
     """Every model; any ?reload= rereads the presets first. Raises Refused when they can't be used."""
+    caller = caller_of(request.environ)
     if request.args.get("reload"):
         refuse_foreign_pages(request.environ)
+        caller.check_manages_all()
         ask("reload")
     answer = status()
-    return {"data": _entries().of(answer["models"], answer), "object": "list"}
+    return {"data": _entries().of(seen(caller, answer["models"]), answer), "object": "list"}
 
 
 @blueprint.get("/models/<path:name>")
@@ -67,6 +70,7 @@ def get_model(name: str) -> Json:
     model = find(answer["models"], name)
     if model is None:
         raise Refused(f"model '{name}' not found", status=404, error_type="not_found_error")
+    caller_of(request.environ).check_sees(name, names_of(model))
     return _entries().of([model], answer)[0]
 
 
@@ -79,7 +83,13 @@ def watch_models() -> Response:
     if request.method == "HEAD":
         return Response(headers=headers)
     feed: Feed = current_app.extensions["models.feed"]
-    return Response(_watch(feed, feed.join(), request.environ.get("gunicorn.socket")), headers=headers)
+    caller, keys = caller_of(request.environ), current_app.extensions["keys"]
+
+    def tells(names: Iterable[str]) -> bool | None:
+        """Of a model. None when the key is none any more."""
+        return caller.sees(names) if caller.key is None or keys.is_good(caller.key) else None
+
+    return Response(_watch(feed, feed.join(tells), request.environ.get("gunicorn.socket")), headers=headers)
 
 
 @blueprint.get("/queue")
@@ -87,8 +97,12 @@ def watch_models() -> Response:
 def queue() -> Json:
     """The requests that have waited longest, oldest first, and how many wait."""
     answer = status()
-    waiting = sum(model["waiting"] for model in answer["models"])
-    return {"object": "list", "data": answer.get("queue", []), "waiting": waiting}
+    caller, waiting = caller_of(request.environ), answer.get("queue", [])
+    models = seen(caller, answer["models"])
+    if not caller.sees_all:
+        names = {model["name"] for model in models}
+        waiting = [each for each in waiting if each["model"] in names]
+    return {"object": "list", "data": waiting, "waiting": sum(model["waiting"] for model in models)}
 
 
 @blueprint.post("/models/load")
@@ -136,8 +150,12 @@ def order(op: str, unknown: int) -> Json:
     with request_body(request.environ, MAX_BODY) as body:
         name = named(body)
     not_found = Refused("model is not found", status=unknown, error_type=type_of(unknown))
+    caller = caller_of(request.environ)
+    caller.check_manages()
     if name is None:
         raise not_found
+    if not caller.sees_all and (model := find(status()["models"], name)) is not None:
+        caller.check_sees(name, names_of(model))
     try:
         ask(op, model=name, wait=False, strict=True)
     except Refused as refusal:
@@ -159,6 +177,16 @@ def named(body: bytes | bytearray) -> str | None:
     name = document.get("model") if isinstance(document, dict) else None
     whole = isinstance(name, str) and not HALF_A_CHARACTER.search(name)
     return name if whole and name else None
+
+
+def names_of(model: Json) -> tuple[str, ...]:
+    """The name of a model of the status object, and its aliases."""
+    return (model["name"], *model["aliases"])
+
+
+def seen(caller: Caller, models: list[Json]) -> list[Json]:
+    """Those that the caller may use."""
+    return [model for model in models if caller.sees(names_of(model))]
 
 
 def find(models: list[Json], name: str) -> Json | None:

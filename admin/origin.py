@@ -12,6 +12,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from admin.callers import key_of
 from supervisor.errors import Refused
 
 if TYPE_CHECKING:
@@ -60,14 +61,17 @@ class Origins:
 
 
 def refuse_foreign_pages(environ: WSGIEnvironment) -> None:
-    """Raise Refused (403) for a request that a page of another origin made the browser send."""
-    if is_foreign(environ):
+    """Raise Refused (403) for a request that a page of another origin made the browser send.
+
+    One that shows a key is no forgery: no browser adds that by itself.
+    """
+    if is_foreign(environ) and key_of(environ) is None:
         raise _refused("a page of another site may not do this")
 
 
 def refuse_pages(environ: WSGIEnvironment, origins: Origins) -> None:
-    """Raise Refused (403) unless pages like the request's may use models."""
-    if not is_foreign(environ) or origins.everybody:
+    """Raise Refused (403) unless pages like the request's may use models, or it shows a key."""
+    if not is_foreign(environ) or origins.everybody or key_of(environ) is not None:
         return
     if not ((origin := environ.get("HTTP_ORIGIN")) and origins.allow(origin)):
         raise _refused("a page of another site may not do this unless web.cors_origins in config.yaml lists its origin")

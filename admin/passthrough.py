@@ -7,10 +7,12 @@ is a model's or an alias counts.
 from __future__ import annotations
 
 import time
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+from admin.callers import Caller
 from supervisor.client import Client
 from supervisor.errors import Refused
 
@@ -32,7 +34,8 @@ class Names:
 
     def __init__(self, runtime_dir: Path) -> None:
         self._runtime_dir = runtime_dir
-        self._known: frozenset[str] = frozenset()
+        self._known: Mapping[str, tuple[str, ...]] = {}  # all names of a model by each of them
+        self._fallback: str | None = None
         self._until = 0.0
 
     def split(self, path: str) -> tuple[str, str, str]:
@@ -46,11 +49,28 @@ class Names:
             found = split(path, self._known)
             if found[0] in self._known:
                 return found
-        with Client(self._runtime_dir, timeout=ANSWER_SECONDS) as client:
-            models = client.call("status")["status"]["models"]
-        self._known = frozenset(name for model in models for name in (model["name"], *model["aliases"]))
-        self._until = time.monotonic() + KNOWN_SECONDS
+        self._ask()
         return split(path, self._known)
+
+    def check(self, caller: Caller, asked: str | None) -> None:
+        """Raise Refused (403) for a model, or a fallback (None), that the caller may not use; NotRunning or
+        ProtocolError. One that does not exist passes: the supervisor says so."""
+        if caller.sees_all:
+            return
+        if time.monotonic() >= self._until or (asked is not None and asked not in self._known):
+            self._ask()
+        name = self._fallback if asked is None else asked
+        if name is not None and name in self._known:
+            caller.check_sees(name, self._known[name])
+
+    def _ask(self) -> None:
+        with Client(self._runtime_dir, timeout=ANSWER_SECONDS) as client:
+            status = client.call("status")["status"]
+        models = [(model["name"], *model["aliases"]) for model in status["models"]]
+        # A name goes before an alias, as for the supervisor.
+        self._known = {alias: names for names in models for alias in names} | {names[0]: names for names in models}
+        self._fallback = status.get("fallback")
+        self._until = time.monotonic() + KNOWN_SECONDS
 
 
 def raw_path(environ: WSGIEnvironment) -> str:
@@ -62,7 +82,7 @@ def raw_path(environ: WSGIEnvironment) -> str:
     return quote(path, safe=PATH_CHARACTERS, encoding="latin-1")
 
 
-def split(path: str, known: frozenset[str]) -> tuple[str, str, str]:
+def split(path: str, known: Container[str]) -> tuple[str, str, str]:
     """A raw path below PREFIX: the model's name, what it takes of the path, and the rest ("" or from "/" on).
 
     A name that is not known is the first segment.

@@ -24,7 +24,9 @@ from gevent import GreenletExit
 from admin import errors, routes
 from admin.activity import Activity
 from admin.body import spooled_body
+from admin.callers import Caller, caller_of, key_of
 from admin.connection import watch
+from admin.key_usage import KeyUsage
 from admin.leases import Lease, Leases, Wish
 from admin.origin import Origins, is_foreign, is_visit, refuse_pages, refuse_visits
 from admin.passthrough import PREFIX, Names, raw_path
@@ -74,6 +76,7 @@ class Proxy:
         origins: Origins,
         activity: Activity,
         sampling: Sampling,
+        usage: KeyUsage,
     ) -> None:
         self._inner = inner
         self._leases = leases
@@ -81,6 +84,7 @@ class Proxy:
         self._origins = origins
         self._activity = activity
         self._sampling = sampling
+        self._usage = usage
         self._connections = Connections()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -95,22 +99,24 @@ class Proxy:
             return self._answer(environ, start_response, route, reply)
         finally:
             if not reply.recording.is_own:
-                self._activity.add(reply.recording.finish(routes.label(route)))
+                recorded = reply.recording.finish(routes.label(route))
+                self._activity.add(recorded)
+                self._usage.count(key_of(environ), recorded.row)
 
     def _answer(
         self, environ: WSGIEnvironment, start_response: StartResponse, route: routes.Route | None, reply: Reply
     ) -> Iterable[bytes]:
         try:
             check(environ, route, self._origins)
+            if is_own(environ, route):
+                reply.recording.is_own = True
+                return self._inner(environ, start_response)
+            self._usage.admit(key_of(environ))
             if route is None:
                 return self._pass_through(environ, reply)
             if environ["REQUEST_METHOD"] not in routes.GET:
                 return self._post(environ, route, reply)
-            model = model_in(environ["QUERY_STRING"])
-            if model is None and route.name in OWN_WITHOUT_MODEL:
-                reply.recording.is_own = True
-                return self._inner(environ, start_response)
-            return self._get(environ, route, model, reply)
+            return self._get(environ, route, reply)
         except NotAllowed as refusal:
             return reply.refuse(refusal, [("Allow", refusal.allow)])
         except Refused as refusal:
@@ -122,10 +128,10 @@ class Proxy:
             log.warning("request %s: %s", reply.request_id, error)
             return reply.refuse(errors.away())
 
-    def _get(self, environ: WSGIEnvironment, route: routes.Route, model: str | None, reply: Reply) -> Iterable[bytes]:
+    def _get(self, environ: WSGIEnvironment, route: routes.Route, reply: Reply) -> Iterable[bytes]:
         headers = forwarded_headers(environ, reply.request_id, NOT_FORWARDED)
         carried = Carried(environ["REQUEST_METHOD"], target_of(environ, route), headers, lambda _: None)
-        return self._serve(environ, model, carried, reply)
+        return self._serve(environ, model_in(environ["QUERY_STRING"]), carried, reply)
 
     def _post(self, environ: WSGIEnvironment, route: routes.Route, reply: Reply) -> Iterable[bytes]:
         with reader_of(environ, route)(environ) as (model, kind, body):
@@ -153,17 +159,18 @@ class Proxy:
     def _serve(self, environ: WSGIEnvironment, model: str | None, request: Carried, reply: Reply) -> Iterable[bytes]:
         # Another site's link to a model server's page is all that comes this far of foreign visits: it loads nothing.
         autoload = False if is_foreign(environ) and is_visit(environ) else autoload_of(environ["QUERY_STRING"])
-        wish = Wish(model, autoload, who(environ))
+        wish, caller = Wish(model, autoload, who(environ)), caller_of(environ)
+        self._names.check(caller, model)
         with watch(reply.client):
             try:
-                return self._forward(wish, request, reply)
+                return self._forward(wish, caller, request, reply)
             except GreenletExit:  # the grace period is over; worker.py leaves a moment for these words
                 reply.recording.ended = CUT_SHORT
                 if reply.started:
                     return reply.cut_short(503, STOPPED)
                 raise Refused(STOPPED, status=503, retry_after=errors.AWAY_RETRY_SECONDS) from None
 
-    def _forward(self, wish: Wish, request: Carried, reply: Reply) -> Iterable[bytes]:
+    def _forward(self, wish: Wish, caller: Caller, request: Carried, reply: Reply) -> Iterable[bytes]:
         avoid, recording = None, reply.recording
         recording.asked(wish)
         self._sampling.wake()
@@ -171,6 +178,7 @@ class Proxy:
             lease = self._lease(wish, avoid, recording)
             try:
                 with lease:
+                    self._names.check(caller, lease.model)  # what a name means may have changed meanwhile
                     recording.granted(lease)
                     answer = relay(lease, request, reply, self._connections)
                 recording.ended = COMPLETE
@@ -205,6 +213,12 @@ class NotAllowed(Refused):
     def __init__(self, methods: frozenset[str]) -> None:
         self.allow = ", ".join(sorted(methods))
         super().__init__(f"use {self.allow.replace(', ', ' or ')}", status=405, error_type=errors.INVALID)
+
+
+def is_own(environ: WSGIEnvironment, route: routes.Route | None) -> bool:
+    """Whether llama-router itself answers the request of a route."""
+    is_get = route is not None and route.name in OWN_WITHOUT_MODEL and environ["REQUEST_METHOD"] in routes.GET
+    return is_get and model_in(environ["QUERY_STRING"]) is None
 
 
 def check(environ: WSGIEnvironment, route: routes.Route | None, origins: Origins) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from admin.callers import key_of
 from admin.figures import Tokens, rate
 from admin.who import who
 
@@ -27,11 +28,11 @@ NOT_A_MODEL = frozenset([400, 404])
 class Row(NamedTuple):
     """What is kept of a request; the columns of `requests` after its id.
 
-    `at` is its arrival, as Unix time. `queue`, `first` (byte of the answer's body) and `total` are seconds since then,
-    and `queue` ends with the lease. `rate` is in tokens a second. `counted`: `tokens_out` is the number of events;
-    `derived`: `rate` comes from the time that the answer took. `bytes` are those of the answer's body. `reason` is what
-    llama-router told the client of a failure; of a model server's own error only its type, as servers quote prompts.
-    What is not known is None.
+    `at` is its arrival, as Unix time; `key` is the name of the key that it showed. `queue`, `first` (byte of the
+    answer's body) and `total` are seconds since then, and `queue` ends with the lease. `rate` is in tokens a second.
+    `counted`: `tokens_out` is the number of events; `derived`: `rate` comes from the time that the answer took. `bytes`
+    are those of the answer's body. `reason` is what llama-router told the client of a failure; of a model server's own
+    error only its type, as servers quote prompts. What is not known is None.
     """
 
     at: float
@@ -142,7 +143,7 @@ class Recording:
             self._at,
             self._request_id,
             wish.who if wish is not None else who(environ),
-            None,
+            None if (key := key_of(environ)) is None else key.name,
             environ["REQUEST_METHOD"][:MAX_TEXT],
             _readable(environ["PATH_INFO"]),
             lease.model if lease is not None else asked_for and asked_for[:MAX_TEXT],

@@ -17,22 +17,8 @@ ADMIN = [path for path in MODULES if path.is_relative_to(ROOT / "admin")]
 PURE = {
     *("__future__", "abc", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "heapq"),
     *("itertools", "math", "operator", "pydantic", "types", "typing"),
-    *(
-        "datetime",
-        "decimal",
-        "difflib",
-        "fnmatch",
-        "fractions",
-        "hashlib",
-        "hmac",
-        "ipaddress",
-        "json",
-        "re",
-        "shlex",
-        "string",
-        "textwrap",
-    ),
-    "unicodedata",
+    *("datetime", "decimal", "difflib", "fnmatch", "fractions", "hashlib", "hmac", "ipaddress", "json", "re", "shlex"),
+    *("string", "textwrap", "unicodedata"),
 }
 IMPURE_BUILTINS = frozenset({"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"})
 CLOCK_METHODS = frozenset({"now", "utcnow", "today"})

@@ -24,6 +24,7 @@ def refusal(listen: str, *, is_keyless: bool, has_key: bool, has_password: bool)
         return None
     return (
         f"cannot listen on {listen}, which other machines may reach, without any key or password: make a key "
-        "(llama-router key create NAME) or set a password (llama-router passwd); or listen on 127.0.0.1 or on a UNIX socket; or, if "
-        "anyone who reaches the address may use every model, write web: {allow_anyone: true} into config.yaml"
+        "(llama-router key create NAME) or set a password (llama-router passwd); or listen on 127.0.0.1 or on a UNIX "
+        "socket; or, if anyone who reaches the address may use every model, write web: {allow_anyone: true} into "
+        "config.yaml"
     )

@@ -1,7 +1,7 @@
 """Keys of the API: what one may do, how it is recognised, and what people write for limits and ends.
 
 A key made by llama-router is 256 random bits, so what is kept of it is a plain SHA-256: there is nothing to guess that
-a slow hash would protect, and every request is checked. Keys that people choose (llama-server's forms) are kept nowhere.
+a slow hash would protect, and every request is checked. Those that people choose (llama-server's forms) are not kept.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""admin/ knows the supervisor by its client, its protocol, its errors, and of its core how presets, the configuration
-and sizes are written, and what of a command line is secret."""
+"""admin/ knows the supervisor by its client, its protocol, its errors and the file of keys, and of its core how presets,
+the configuration and sizes are written, what of a command line is secret, and who is let in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ ALLOWED = {
     "supervisor.client",
     "supervisor.protocol",
     "supervisor.errors",
+    "supervisor.keys_db",
     "supervisor.core.access",
+    "supervisor.core.keys",
     "supervisor.core.preset",
     "supervisor.core.config",
     "supervisor.core.need",

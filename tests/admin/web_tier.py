@@ -115,6 +115,7 @@ class WebTier:
             "LLAMA_ROUTER_WORKERS": str(self.workers),
             "LLAMA_ROUTER_GRACE": str(self.grace),
             "LLAMA_ROUTER_CORS_ORIGINS": self.cors_origins,
+            "LLAMA_ROUTER_KEYLESS": "open",
             "NOTIFY_SOCKET": str(notify_path),
             **self.environment,
         }

@@ -36,6 +36,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
             "edit_commands": False,
             "tls": None,
             "trusted_proxies": (),
+            "api_key_file": None,
+            "allow_anyone": False,
         },
         "log": {"journal": "auto", "directory": None, "keep": 50 * 2**20},
     }

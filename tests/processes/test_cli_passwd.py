@@ -226,7 +226,7 @@ def test_somebody_who_holds_the_lock_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access, "LOCK_SECONDS", 0.1)
-    with access._locked(tmp_path), pytest.raises(CannotCreate, match="another llama-router has been at it"):
+    with access.locked(tmp_path), pytest.raises(CannotCreate, match="another llama-router has been at it"):
         access.known(tmp_path, print)
 
 
