@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
 CALLER = "llama_router.caller"
+BEARER = "bearer "
 FOR_ADMINS = "you are signed in as viewer, and only the admin may do this"
 
 
@@ -61,6 +62,12 @@ def key_of(environ: WSGIEnvironment) -> Key | None:
     """The key that a request showed, None for one without, or that did not come as far."""
     caller = environ.get(CALLER)
     return caller.key if isinstance(caller, Caller) else None
+
+
+def shown(environ: WSGIEnvironment) -> str:
+    """What a request shows as its key, "" if nothing."""
+    given: str = environ.get("HTTP_AUTHORIZATION", "").strip() or environ.get("HTTP_X_API_KEY", "").strip()
+    return given[len(BEARER) :].strip() if given[: len(BEARER)].lower() == BEARER else given
 
 
 def not_theirs(model: str) -> Refused:

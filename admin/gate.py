@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flask import Request
 
 from admin import errors, sessions
-from admin.callers import CALLER, Caller
+from admin.callers import CALLER, Caller, shown
 from admin.cors import is_dashboard
 from admin.credentials import Credentials
 from admin.keys import Keys
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 OPEN = frozenset(["/health", "/v1/health"])
 CHALLENGE = [("WWW-Authenticate", "Bearer")]  # RFC 9110 §11.6.1: a 401 has one
-BEARER = "bearer "
 ANYBODY = Caller()
 
 
@@ -66,9 +65,3 @@ class Gate:
         access = self._credentials.access()
         session = None if access is None else sessions.session_of(Request(environ), access)
         return None if session is None else Caller(is_viewer=session.role != "admin")
-
-
-def shown(environ: WSGIEnvironment) -> str:
-    """The key that a request shows, "" if none."""
-    given: str = environ.get("HTTP_AUTHORIZATION", "").strip() or environ.get("HTTP_X_API_KEY", "").strip()
-    return given[len(BEARER) :].strip() if given[: len(BEARER)].lower() == BEARER else given

@@ -43,6 +43,7 @@ INSERT INTO windows SELECT id, ?, ?, ? FROM keys WHERE id = ? ON CONFLICT DO UPD
 
 # By a key's id, and the number of its limit's period.
 Pending = dict[tuple[int, int | None], "Used"]
+Change = Callable[[sqlite3.Connection], object]
 
 
 @dataclass
@@ -70,10 +71,12 @@ class KeyUsage:
 
     def admit(self, key: Key | None) -> None:
         """Count a request. Raises Refused: 429 when the key has nothing left, 503 when that can't be counted."""
-        if key is None or key.id is None or (key.rate is None and key.tokens is None):
-            return
+        if key is not None and key.id is not None and not (key.rate is None and key.tokens is None):
+            self._admitted(key, lambda connection: _admit(connection, key, time.time()))
+
+    def _admitted(self, key: Key, change: Change) -> None:
         try:
-            in_a_thread(lambda: self._write(lambda connection: _admit(connection, key, time.time())), self._thread)
+            in_a_thread(lambda: self._write(change), self._thread)
         except (sqlite3.Error, OSError) as error:
             message = f"cannot count what key '{key.name}' uses, in {self._path}: {error}"
             raise Refused(message, status=503, retry_after=RETRY_SECONDS) from None
@@ -114,7 +117,9 @@ class KeyUsage:
         except FileNotFoundError:  # with the keys
             return True
         except (sqlite3.Error, OSError) as error:
-            self._put_back(pending)
+            self._pending = _put_together(pending, self._pending)
+            if not self._writing:
+                self._writing = gevent.spawn_later(RETRY_SECONDS, self._write_all)
             if self._told != str(error):
                 log.error("cannot write what keys use, in %s: %s", self._path, error)
             self._told = str(error)
@@ -122,17 +127,7 @@ class KeyUsage:
         self._told = ""
         return True
 
-    def _put_back(self, pending: Pending) -> None:
-        for place, used in pending.items():
-            now = self._pending.setdefault(place if len(self._pending) < MAX_PENDING else (place[0], None), Used())
-            now.requests += used.requests
-            now.tokens_in += used.tokens_in
-            now.tokens_out += used.tokens_out
-            now.last_used = max(now.last_used, used.last_used)
-        if not self._writing:
-            self._writing = gevent.spawn_later(RETRY_SECONDS, self._write_all)
-
-    def _write(self, change: Callable[[sqlite3.Connection], None]) -> None:
+    def _write(self, change: Change) -> None:
         """Runs in the thread, or when there is none left. Raises sqlite3.Error, OSError or what `change` does."""
         try:
             identity = self._path.stat().st_ino
@@ -172,6 +167,18 @@ def _store(connection: sqlite3.Connection, pending: Pending) -> None:
         connection.execute(_USED, (used.requests, used.tokens_in, used.tokens_out, used.last_used, number))
         if window is not None:
             connection.execute(_WINDOW, (TOKENS, window, used.tokens_in + used.tokens_out, number))
+
+
+def _put_together(older: Pending, newer: Pending) -> Pending:
+    """What is in both, in a bounded number of entries."""
+    added: Pending = {}
+    for place, used in (*newer.items(), *older.items()):
+        sums = added.setdefault(place if len(added) < MAX_PENDING else (place[0], None), Used())
+        sums.requests += used.requests
+        sums.tokens_in += used.tokens_in
+        sums.tokens_out += used.tokens_out
+        sums.last_used = max(sums.last_used, used.last_used)
+    return added
 
 
 def _used_up(key: Key, limit: Limit, what: str, wait: float) -> Refused:

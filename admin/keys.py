@@ -118,11 +118,11 @@ class _Database:
             return
         if self._identity != (found.st_dev, found.st_ino):
             self._disconnect()
+        if found.st_size == 0:
+            raise keys_db.Unknown("it is empty")
         if self._connection is None:
             self._connection = keys_db.connect(self.path, BUSY_SECONDS)
             self._identity = (found.st_dev, found.st_ino)
-        if found.st_size == 0:
-            raise keys_db.Unknown("it is empty")
         changes = keys_db.changes(self._connection)
         if changes != self._changes:
             self._keys = {stored.hash: stored.key for stored in keys_db.stored(self._connection)}

@@ -24,7 +24,7 @@ from gevent import GreenletExit
 from admin import errors, routes
 from admin.activity import Activity
 from admin.body import spooled_body
-from admin.callers import Caller, caller_of, key_of
+from admin.callers import Caller, caller_of, key_of, shown
 from admin.connection import watch
 from admin.key_usage import KeyUsage
 from admin.leases import Lease, Leases, Wish
@@ -93,8 +93,7 @@ class Proxy:
         route = routes.find(path)
         if route is None and not path.startswith(PREFIX):
             return self._inner(environ, start_response)
-        given = environ.get("HTTP_X_REQUEST_ID", "")
-        reply = Reply(environ, start_response, given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+        reply = Reply(environ, start_response, request_id(environ))
         try:
             return self._answer(environ, start_response, route, reply)
         finally:
@@ -213,6 +212,14 @@ class NotAllowed(Refused):
     def __init__(self, methods: frozenset[str]) -> None:
         self.allow = ", ".join(sorted(methods))
         super().__init__(f"use {self.allow.replace(', ', ' or ')}", status=405, error_type=errors.INVALID)
+
+
+def request_id(environ: WSGIEnvironment) -> str:
+    """The client's X-Request-Id, or a new one for what is none, or holds the key: it is told to many."""
+    given: str = environ.get("HTTP_X_REQUEST_ID", "")
+    secret = shown(environ)
+    is_good = REQUEST_ID.fullmatch(given) and not (secret and secret in given)
+    return given if is_good else uuid.uuid4().hex
 
 
 def is_own(environ: WSGIEnvironment, route: routes.Route | None) -> bool:

@@ -73,10 +73,14 @@ class Stored:
     last_used: float | None = None
 
 
-def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """Open the file, which must be there; for one thread at a time. Raises sqlite3.Error."""
+def connect(path: Path, busy_seconds: float | None = None) -> sqlite3.Connection:
+    """Open the file, which must be there; for one thread at a time. Others are waited for as long as `busy_seconds`, or
+    BUSY_SECONDS. Raises sqlite3.Error or OSError."""
+    if path.stat().st_size == 0:  # SQLite would take it for a new one, and throw away what is in its log
+        raise Unknown("it is empty")
+    patience = BUSY_SECONDS if busy_seconds is None else busy_seconds
     address = f"file:{quote(os.fsencode(path))}?mode=rw"
-    connection = sqlite3.connect(address, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(address, uri=True, timeout=patience, isolation_level=None, check_same_thread=False)
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != VERSION:
@@ -108,6 +112,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def settle(connection: sqlite3.Connection) -> None:
+    """Have what was changed in the file itself, as far as nobody reads what was before; whoever copies it has it all.
+    Raises sqlite3.Error."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def create(path: Path) -> None:
@@ -155,7 +165,7 @@ def stored(connection: sqlite3.Connection) -> list[Stored]:
 
 
 def has_any(path: Path) -> bool:
-    """Whether there is a key in the file, good or not. Raises sqlite3.Error."""
+    """Whether there is a key in the file, good or not. Raises sqlite3.Error or OSError."""
     with opened(path) as connection:
         return bool(connection.execute("SELECT count(*) FROM keys").fetchone()[0])
 

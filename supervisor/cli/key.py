@@ -183,8 +183,10 @@ def _changing(path: Path, *, makes_it: bool = False) -> Iterator[sqlite3.Connect
     with access.locked(path.parent), _told(path):
         if makes_it:
             keys_db.create(path)
-        with keys_db.opened(path) as connection, keys_db.transaction(connection):
-            yield connection
+        with keys_db.opened(path) as connection:
+            with keys_db.transaction(connection):
+                yield connection
+            keys_db.settle(connection)
 
 
 @contextmanager

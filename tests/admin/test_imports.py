@@ -1,5 +1,5 @@
-"""admin/ knows the supervisor by its client, its protocol, its errors and the file of keys, and of its core how presets,
-the configuration and sizes are written, what of a command line is secret, and who is let in."""
+"""admin/ knows the supervisor by its client, its protocol, its errors and the file of keys, and of its core how
+presets, the configuration and sizes are written, what of a command line is secret, and who is let in."""
 
 from __future__ import annotations
 

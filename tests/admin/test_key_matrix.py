@@ -21,8 +21,8 @@ from supervisor import access
 NOT_LET_IN = ("nobody", "wrong", "expired", "revoked")
 PEOPLE = (*NOT_LET_IN, "other model's", "a key", "viewer", "admin")
 
-# What each path of the API is, without /v1. "open" to everybody; for who is let in: "any"; "model": whose key is for the
-# model; "managed": the same, but no viewer.
+# What each path of the API is, without /v1. "open" to everybody; for who is let in: "any"; "model": whose key is for
+# the model; "managed": the same, but no viewer.
 OWN = {
     "/health": "open",
     "/models": "any",
