@@ -67,10 +67,13 @@ def run(
     hashes: Hashes,
     passed: socket.socket | None = None,
 ) -> int:
-    """Serve until SIGTERM or Ctrl-C, on the socket that systemd passed if it did. `hashes` are those of the environment's
-    keys. Returns the exit code. Raises CannotListen, CannotCreate, ConfigurationError or AlreadyRunning before anything
-    was started."""
+    """Serve until SIGTERM or Ctrl-C, on the socket that systemd passed if it did. `hashes` are those of the
+    environment's keys. Returns the exit code. Raises CannotListen, CannotCreate, ConfigurationError or AlreadyRunning
+    before anything was started."""
     address = _listen_address(configuration, listen)
+    admission = exposure.admission(configuration, address, hashes)
+    if wrong := exposure.problems(configuration, address, directories.state, admission):
+        raise ConfigurationError(wrong)
     descriptors.raise_limit()
     make_private(directories.runtime)
     check_socket_length(directories.runtime / LONGEST_SOCKET_NAME)

@@ -151,8 +151,9 @@ def list_(state_dir: Path | None, as_json: bool) -> int:
 @click.argument("name")
 @click.option("--forget", is_flag=True, help="Remove it from the list too, with what it used.")
 @state_dir_option
+@json_option
 @runtime_dir_option
-def revoke(name: str, forget: bool, state_dir: Path | None) -> int:
+def revoke(name: str, forget: bool, state_dir: Path | None, as_json: bool) -> int:
     """Let a key open nothing any more.
 
     What it is being answered is finished. It stays in the list, and the API needs
@@ -167,7 +168,10 @@ def revoke(name: str, forget: bool, state_dir: Path | None) -> int:
             left = bool(connection.execute("SELECT count(*) FROM keys").fetchone()[0])
     if not found:
         raise NoSuchKey(f"cannot revoke key '{escape(name)}': there is none of that name in {escape(str(path.parent))}")
-    say(f"{escape(name)}: {'forgotten' if forget else 'revoked'}")
+    if as_json:
+        say_json({"name": name, "revoked": True, "forgotten": forget})
+    else:
+        say(f"{escape(name)}: {'forgotten' if forget else 'revoked'}")
     if not left:
         explain("It was the last key in the list: where the API is open without keys, it is open again.")
     return 0
