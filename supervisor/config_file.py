@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from supervisor import certificate
+from supervisor import certificate, key_file
 from supervisor.core.config import Config
 from supervisor.core.fields import complaints, sound
 from supervisor.core.quantities import shown
@@ -38,6 +38,10 @@ def read_config(source: Source) -> tuple[Config | None, Path | None]:
         wrong_file = certificate.problem(config.web.tls.certificate, config.web.tls.key)
         if wrong_file is not None:
             source.complain(("web", "tls", wrong_file[0]), wrong_file[1])
+    if config is not None and config.web.api_key_file is not None:
+        no_keys = key_file.problem(source.path.parent / config.web.api_key_file)
+        if no_keys is not None:
+            source.complain(("web", "api_key_file"), no_keys)
     directory = written.get("presets", DEFAULT_PRESETS)
     if not isinstance(directory, str) or not directory or "\0" in directory:
         return config, None

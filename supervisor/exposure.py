@@ -16,7 +16,6 @@ from supervisor.core.keys import KEYS_FILE, VARIABLE
 from supervisor.errors import Problem
 from supervisor.yaml_source import printable
 
-MAX_FILE = 1024 * 1024
 Hashes = tuple[bytes, ...]
 
 
@@ -54,16 +53,13 @@ def admission(configuration: Configuration, listen: Listen, hashes: Hashes) -> A
 
 def problems(configuration: Configuration, listen: Listen, state: Path, admitted: Admission) -> list[Problem]:
     """What keeps it from starting so. Keys that can't be read are no reason: then nobody can use the API."""
-    config, file = printable(configuration.path), admitted.key_file
-    if file is not None and (why := _unusable(file)) is not None:
-        return [Problem(config, None, "web.api_key_file", f"cannot take keys from {printable(file)}: {why}")]
     why_not = exposure.refusal(
         str(listen),
         is_keyless=admitted.keyless,
-        has_key=bool(admitted.hashes or file or _may_have_key(state)),
+        has_key=bool(admitted.hashes or admitted.key_file or _may_have_key(state)),
         has_password=access.has_password(state),
     )
-    return [] if why_not is None else [Problem(config, None, "listen", why_not)]
+    return [] if why_not is None else [Problem(printable(configuration.path), None, "listen", why_not)]
 
 
 def is_private(listen: Listen) -> bool:
@@ -75,17 +71,6 @@ def is_private(listen: Listen) -> bool:
     except OSError:
         return False
     return all(exposure.is_loopback(str(address[0])) for *_, address in found)
-
-
-def _unusable(file: Path) -> str | None:
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_FILE + 1)
-    except OSError as error:
-        return error.strerror or str(error)
-    if len(content) > MAX_FILE:
-        return f"it has more than {MAX_FILE} bytes"
-    return None if keys.in_file(content) else "there is none in it; write one in each line"
 
 
 def _may_have_key(state: Path) -> bool:

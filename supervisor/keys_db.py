@@ -24,11 +24,12 @@ from supervisor.core.keys import KEYS_FILE, Key, Limit
 VERSION = 1
 BUSY_SECONDS = 5.0
 OWNER_ONLY = 0o600
+ID_BITS = 62  # at random, so that what a worker still has to write of a key that is gone is not taken for another's
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
 TABLES = """
 CREATE TABLE keys (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, hash BLOB NOT NULL UNIQUE, prefix TEXT NOT NULL,
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, hash BLOB NOT NULL UNIQUE, prefix TEXT NOT NULL,
   models TEXT NOT NULL, rate TEXT, tokens TEXT, created REAL NOT NULL, expires REAL, revoked REAL);
 CREATE TABLE usage (
   key INTEGER PRIMARY KEY, requests INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL,
@@ -175,8 +176,18 @@ def add(connection: sqlite3.Connection, new: Stored) -> None:
     key = new.key
     limits = [None if limit is None else str(limit) for limit in (key.rate, key.tokens)]
     connection.execute(
-        "INSERT INTO keys (name, hash, prefix, models, rate, tokens, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (key.name, new.hash, new.prefix, json.dumps(key.models), *limits, new.created, key.expires),
+        "INSERT INTO keys (id, name, hash, prefix, models, rate, tokens, created, expires) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            secrets.randbits(ID_BITS),
+            key.name,
+            new.hash,
+            new.prefix,
+            json.dumps(key.models),
+            *limits,
+            new.created,
+            key.expires,
+        ),
     )
 
 

@@ -332,7 +332,7 @@ def test_a_thousand_keys(tier: WebTier, state: Path, supervisor: FakeSupervisor)
 def test_a_file_as_llama_servers(shared_supervisor: FakeSupervisor, supervisor: FakeSupervisor, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("one\n\n# a comment\r\n  two\r\n")
-    with keyed_web(supervisor, tmp_path, key_file=str(file)) as tier:
+    with keyed_web(supervisor, tmp_path, environment={"LLAMA_ROUTER_KEY_FILE": str(file)}) as tier:
         assert [status_of(tier, bearer(key)) for key in ("one", "two", "", "# a comment", "three")] == [
             *(200, 200),
             *(401, 401, 401),
@@ -353,7 +353,7 @@ def test_a_file_as_llama_servers(shared_supervisor: FakeSupervisor, supervisor: 
 def test_keys_of_the_environment(supervisor: FakeSupervisor, serve: Serve, tmp_path: Path) -> None:
     serve(lambda call: call.reply(ANSWER))
     hashes = " ".join(keys.digest(each).hex() for each in (b"one", "zwölf".encode()))
-    with keyed_web(supervisor, tmp_path, key_hashes=hashes) as tier:
+    with keyed_web(supervisor, tmp_path, environment={"LLAMA_ROUTER_KEY_HASHES": hashes}) as tier:
         assert [status_of(tier), status_of(tier, bearer("one")), status_of(tier, bearer("two"))] == [401, 200, 401]
         assert chat(tier, {"X-Api-Key": "zwölf".encode().decode("latin-1")}).status == 200
         end = time.monotonic() + DEADLINE
@@ -365,7 +365,7 @@ def test_keys_of_the_environment(supervisor: FakeSupervisor, serve: Serve, tmp_p
 
 @pytest.mark.parametrize("keyless", ["closed", ""])
 def test_where_the_api_is_closed_without_keys(supervisor: FakeSupervisor, tmp_path: Path, keyless: str) -> None:
-    with keyed_web(supervisor, tmp_path, keyless=keyless) as tier:
+    with keyed_web(supervisor, tmp_path, environment={"LLAMA_ROUTER_KEYLESS": keyless}) as tier:
         assert status_of(tier) == status_of(tier, bearer("x")) == 401
         assert [status_of(tier, path=path) for path in ("/health", "/v1/health", "/ui/login")] == [200, 200, 303]
         host = f"127.0.0.1:{tier.address[1]}"
