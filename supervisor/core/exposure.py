@@ -1,4 +1,4 @@
-"""Who may use the API without a key, and which addresses that is too much for. The table is in docs/dashboard.md."""
+"""Who may use the API without a key, and which addresses that is too much for. The table is in docs/keys.md."""
 
 from __future__ import annotations
 

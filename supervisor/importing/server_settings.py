@@ -36,7 +36,7 @@ _MANY = frozenset(
 
 _ELSEWHERE = "clients reach every model at config.yaml's listen"
 _SSL = "put a proxy that speaks TLS in front of llama-router"
-_KEYS = "a model answers llama-router alone; what clients must show is llama-router's own matter"
+_KEYS = "a model answers llama-router alone; for clients use llama-router key create, or web: {api_key_file: …}"
 _INSTEAD = {
     "host": _ELSEWHERE,
     "port": _ELSEWHERE,
