@@ -47,11 +47,12 @@ class Gate:
 
     def _caller(self, environ: WSGIEnvironment) -> Caller:
         """Raises Refused: 401, or 503 if keys can't be read."""
-        if not self._keys.are_needed():
+        known = self._keys.now()
+        if not known.are_needed:
             return ANYBODY
         secret = shown(environ)
         if secret:
-            key = self._keys.find(secret.encode("latin-1"))
+            key = known.find(secret.encode("latin-1"))
             caller = None if key is None else Caller(key)
         else:
             caller = self._signed_in(environ)

@@ -27,6 +27,24 @@ MAX_FILE = 1024 * 1024
 ByHash = Mapping[bytes, Key]
 
 
+@dataclass(frozen=True)
+class Known:
+    """The keys of a moment, and whether nobody may use the API without one."""
+
+    groups: tuple[ByHash, ...]
+    are_needed: bool
+
+    def find(self, secret: bytes) -> Key | None:
+        """The key that is shown; None for what is none, or is one no more.
+
+        Hashes are looked up: the time that takes tells nothing of a key, as a guess has nothing in common with the hash
+        of another one.
+        """
+        hashed = keys.digest(secret)
+        key = next((group[hashed] for group in self.groups if hashed in group), None)
+        return key if key is not None and key.is_good(time.time()) else None
+
+
 class Keys:
     """All of them. `keyless`: who has none may use everything while there is none."""
 
@@ -45,35 +63,26 @@ class Keys:
         file = environment.get("LLAMA_ROUTER_KEY_FILE")
         return cls(state_dir, hashes, Path(file) if file else None, environment.get("LLAMA_ROUTER_KEYLESS") == "open")
 
-    def are_needed(self) -> bool:
-        """Whether nobody may use the API without a key. Raises Refused (503) if that can't be told."""
-        return not self._keyless or self._file is not None or bool(self._environment or self._stored())
-
-    def find(self, secret: bytes) -> Key | None:
-        """The key that is shown; None for what is none, or is one no more. Raises Refused (503).
-
-        Hashes are looked up: the time that takes tells nothing of a key, which a guess and its hash have nothing in
-        common with.
-        """
-        hashed = keys.digest(secret)
-        key = self._stored().get(hashed) or self._environment.get(hashed) or self._of_file().get(hashed)
-        return key if key is not None and key.is_good(time.time()) else None
+    def now(self) -> Known:
+        """Those of this moment. Raises Refused (503) if that can't be told."""
+        stored, of_file = self._stored(), self._of_file()
+        self._told = ""
+        needed = not self._keyless or self._file is not None or bool(self._environment or stored)
+        return Known((stored, self._environment, of_file), needed)
 
     def is_good(self, key: Key) -> bool:
         """Whether a key that was found would be found again."""
         try:
-            known = [*self._stored().values(), *self._environment.values(), *self._of_file().values()]
+            known = self.now()
         except Refused:
             return False
-        return key in known and key.is_good(time.time())
+        return key.is_good(time.time()) and any(key in group.values() for group in known.groups)
 
     def _stored(self) -> ByHash:
         try:
-            known = self._database.keys()
+            return self._database.keys()
         except (sqlite3.Error, OSError) as error:
             raise self._unusable(self._database.path, str(getattr(error, "strerror", None) or error)) from None
-        self._told = ""
-        return known
 
     def _of_file(self) -> ByHash:
         if self._file is None:
