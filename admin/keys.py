@@ -127,8 +127,6 @@ class _Database:
             return
         if self._identity != (found.st_dev, found.st_ino):
             self._disconnect()
-        if found.st_size == 0:
-            raise keys_db.Unknown("it is empty")
         if self._connection is None:
             self._connection = keys_db.connect(self.path, BUSY_SECONDS)
             self._identity = (found.st_dev, found.st_ino)

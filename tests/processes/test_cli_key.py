@@ -164,13 +164,15 @@ def test_a_damaged_file_is_left_alone(state: Path, key: Run, content: bytes) -> 
 def test_what_a_removed_file_left_is_not_taken_for_the_new_ones(state: Path, key: Run) -> None:
     key("create", "alice")
     connection = keys_db.connect(state / KEYS_FILE)
-    key("create", "bob")
+    keys_db.revoke(connection, "alice", 1.0)
     log = Path(f"{state / KEYS_FILE}-wal")
     assert log.stat().st_size > 0
     (state / KEYS_FILE).unlink()
     assert key("create", "carol").returncode == 0
     connection.close()
     assert [stored.key.name for stored in rows(state)] == ["carol"]
+    with keys_db.opened(state / KEYS_FILE) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_one_who_is_at_it_is_not_waited_for_for_ever(state: Path, key: Run, monkeypatch: pytest.MonkeyPatch) -> None:
