@@ -42,8 +42,9 @@ def passwords(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def app(tmp_path: Path, passwords: bytes) -> Flask:
-    """The application, whose supervisor is away."""
+def app(tmp_path: Path, passwords: bytes, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """The application, whose supervisor is away and whose API is open."""
+    monkeypatch.setenv("LLAMA_ROUTER_KEYLESS", "open")
     (tmp_path / ACCESS_FILE).write_bytes(passwords)
     return create_app(str(tmp_path), str(tmp_path))
 
