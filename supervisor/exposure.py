@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ def problems(configuration: Configuration, listen: Listen, state: Path, admitted
     """What keeps it from starting so. Keys that can't be read are no reason: then nobody can use the API."""
     why_not = exposure.refusal(
         str(listen),
+        shlex.quote(printable(state)),
         is_keyless=admitted.keyless,
         has_key=bool(admitted.hashes or admitted.key_file or _may_have_key(state)),
         has_password=access.has_password(state),

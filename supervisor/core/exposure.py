@@ -18,13 +18,14 @@ def is_keyless(*, is_private: bool, allow_anyone: bool) -> bool:
     return is_private or allow_anyone
 
 
-def refusal(listen: str, *, is_keyless: bool, has_key: bool, has_password: bool) -> str | None:
-    """Why llama-router does not start so: nobody could use it, and whoever set it up may think that everybody can."""
+def refusal(listen: str, state: str, *, is_keyless: bool, has_key: bool, has_password: bool) -> str | None:
+    """Why llama-router does not start so, with `state` as its directory: either everybody could use it, which nobody
+    has said is meant, or nobody."""
     if is_keyless or has_key or has_password:
         return None
     return (
         f"cannot listen on {listen}, which other machines may reach, without any key or password: make a key "
-        "(llama-router key create NAME) or set a password (llama-router passwd); or listen on 127.0.0.1 or on a UNIX "
-        "socket; or, if anyone who reaches the address may use every model, write web: {allow_anyone: true} into "
-        "config.yaml"
+        f"(llama-router key create NAME --state-dir {state}) or set a password (llama-router passwd --state-dir "
+        f"{state}); or listen on 127.0.0.1 or on a UNIX socket; or, if anyone who reaches the address may use every "
+        "model, write web: {allow_anyone: true} into config.yaml"
     )

@@ -141,8 +141,13 @@ def test_loopback(address: str, expected: bool) -> None:
 def test_who_starts(is_private: bool, allow_anyone: bool, has_key: bool, has_password: bool) -> None:
     keyless = is_keyless(is_private=is_private, allow_anyone=allow_anyone)
     assert keyless == (is_private or allow_anyone)
-    why = refusal("0.0.0.0:80", is_keyless=keyless, has_key=has_key, has_password=has_password)
+    why = refusal("0.0.0.0:80", "/state", is_keyless=keyless, has_key=has_key, has_password=has_password)
     assert (why is None) == (is_private or allow_anyone or has_key or has_password)
     if why is not None:
-        for way in ("key create", "passwd", "127.0.0.1", "web: {allow_anyone: true}"):
+        for way in (
+            "key create NAME --state-dir /state",
+            "passwd --state-dir /state",
+            "127.0.0.1",
+            "web: {allow_anyone: true}",
+        ):
             assert way in why

@@ -110,12 +110,13 @@ def test_an_address_that_others_reach_is_refused(
 ) -> None:
     if prepare is not None:
         prepare(supervisor)
+    state = f"{supervisor.directory}/state"
     for done in (supervisor.run(), check(supervisor)):
         assert done.returncode == 78
         assert (
             f"{supervisor.config}: listen: cannot listen on {ELSEWHERE}, which other machines may reach" in done.stderr
         )
-        for way in ("llama-router key create NAME", "llama-router passwd", "web: {allow_anyone: true}"):
+        for way in (f"key create NAME --state-dir {state}", f"passwd --state-dir {state}", "web: {allow_anyone: true}"):
             assert way in done.stderr
 
 
