@@ -104,8 +104,9 @@ class KeyUsage:
         self._disconnect()
 
     def _write_all(self) -> None:
-        while self._pending and not self._write_some(in_a_thread):
-            gevent.sleep(RETRY_SECONDS)
+        """Runs until nothing is left to write, what is counted meanwhile included."""
+        while self._pending:
+            gevent.sleep(WRITE_SECONDS if self._write_some(in_a_thread) else RETRY_SECONDS)
         self._writing = None
 
     def _write_some(self, run: Callable[[Callable[[], None], ThreadPool], None]) -> bool:
@@ -163,7 +164,8 @@ def _admit(connection: sqlite3.Connection, key: Key, now: float) -> None:
 
 
 def _store(connection: sqlite3.Connection, pending: Pending) -> None:
-    for (number, window), used in pending.items():
+    # The latest period last: it is the one that counts.
+    for (number, window), used in sorted(pending.items(), key=lambda each: each[0][1] or 0):
         connection.execute(_USED, (used.requests, used.tokens_in, used.tokens_out, used.last_used, number))
         if window is not None:
             connection.execute(_WINDOW, (TOKENS, window, used.tokens_in + used.tokens_out, number))

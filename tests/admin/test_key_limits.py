@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from keyed_web import chat, keyed_web, status_of, without_keys
 from made_keys import bearer, connection_to, make, stored
 from web_tier import DEADLINE, Answer, WebTier
 
-from admin.key_usage import KeyUsage, Used, _put_together, _store
+from admin.key_usage import KeyUsage, Pending, Used, _admit, _put_together, _store
 from supervisor import keys_db
 from supervisor.core.keys import KEYS_FILE, Limit
 from supervisor.errors import Refused
@@ -166,6 +166,37 @@ def test_what_cant_be_written_waits(tmp_path: Path) -> None:
     used = stored(tmp_path)
     assert (used.requests, used.tokens_in, used.tokens_out, used.last_used) == (2, 4, 6, 5.0)
     usage.close()
+
+
+def test_what_is_counted_while_others_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    number = stored(tmp_path).key.id
+    assert number is not None
+    usage = KeyUsage(tmp_path)
+    late: Pending = {(number, None): Used(1)}
+
+    def write(call: Callable[[], None], threads: object) -> None:
+        call()
+        usage._pending.update(late)
+        late.clear()
+
+    monkeypatch.setattr("admin.key_usage.WRITE_SECONDS", 0)
+    monkeypatch.setattr("admin.key_usage.in_a_thread", write)
+    usage._pending = {(number, None): Used(1)}
+    usage._write_all()
+    assert stored(tmp_path).requests == 2
+    usage.close()
+
+
+def test_the_latest_period_counts(tmp_path: Path) -> None:
+    make(tmp_path, tokens=Limit(5, "day"))
+    key = stored(tmp_path).key
+    assert key.id is not None
+    today = Limit(5, "day").window(time.time())
+    with keys_db.opened(tmp_path / KEYS_FILE) as connection:
+        _store(connection, {(key.id, today): Used(1, 5), (key.id, today - 1): Used(1, 1)})
+        with pytest.raises(Refused, match="key 'k' has used its 5 tokens of this day"):
+            _admit(connection, key, time.time())
 
 
 def test_what_a_forgotten_key_used_is_forgotten(tmp_path: Path) -> None:
