@@ -48,8 +48,10 @@ def command(config: Path | None, state_dir: Path | None, as_json: bool) -> int:
             raise ConfigurationError(list(configuration.faults))
         listen = configuration.config.listen
         admission = exposure.admission(configuration, listen, hashes)
-        if wrong := exposure.problems(configuration, listen, _state(state_dir, path), admission):
-            raise ConfigurationError(wrong)
+        if not admission.keyless:
+            wrong = exposure.problems(configuration, listen, _state(state_dir, path), admission)
+            if wrong:
+                raise ConfigurationError(wrong)
     except ConfigurationError as error:
         if as_json:
             say_json(_as_json(problems=error.problems))
