@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from click.testing import CliRunner, Result
+from made_gguf import make
 
 import supervisor
 from supervisor import errors
@@ -31,8 +32,7 @@ def config(tmp_path: Path) -> Path:
     """A config.yaml with three models in two files."""
     presets = tmp_path / "presets.d"
     presets.mkdir()
-    weights = tmp_path / "weights.gguf"
-    weights.write_bytes(b"GGUF")
+    weights = make(tmp_path / "weights.gguf")
     (presets / "one.yaml").write_text(f"models:\n  a: {{model: {weights}}}\n  b: {{model: {weights}}}\n")
     (presets / "two.yaml").write_text(f"models:\n  c: {{model: {weights}}}\n")
     (tmp_path / "config.yaml").write_text("listen: 127.0.0.1:8080\n")
