@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from supervisor import unit_files
 from supervisor.cli.options import path_option
 from supervisor.cli.terminal import escape, explain, say
 from supervisor.directories import SYSTEM_CONFIG
 from supervisor.errors import CannotCreate
-from supervisor.unit_files import UnitFile
+
+if TYPE_CHECKING:
+    from supervisor.unit_files import UnitFile
 
 PRIVATE = (Path("/home"), Path("/root"), Path("/run/user"))
 SYSTEM_NEXT = (
@@ -37,6 +39,8 @@ def command(user: bool, root: Path | None, only_print: bool, force: bool) -> int
     system's what makes its user and directories. A file that somebody edited is left
     alone; your own settings belong into a drop-in (systemctl edit).
     """
+    from supervisor import unit_files  # brings pydantic, which no other command should wait for
+
     if user and root is not None:
         raise click.UsageError("--root is for the system's units, not for --user")
     program = _program()
@@ -58,6 +62,8 @@ def command(user: bool, root: Path | None, only_print: bool, force: bool) -> int
 
 
 def _files(user: bool, root: Path, program: Path) -> list[UnitFile]:
+    from supervisor import unit_files
+
     if not user:
         return unit_files.unit_files(unit_files.SYSTEM, root, program)
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.environ.get("HOME", ""), ".config")  # noqa: PTH118

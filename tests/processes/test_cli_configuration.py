@@ -57,7 +57,9 @@ def test_check_json(config: Path) -> None:
 
 
 def test_check_shows_notices_below(config: Path) -> None:
-    config.write_text("log: {}\n")
+    config.write_text("models_dir: models\n")
+    (config.parent / "models").mkdir()
+    (config.parent / "models" / "no-model.gguf").write_bytes(b"GGUF")
     text, told = invoke("check", "--config", str(config)), invoke("check", "--config", str(config), "--json")
     notices = json.loads(told.stdout)["notices"]
     assert [line.split(":")[0] for line in text.stdout.splitlines()[1:]] == ["notice"] * len(notices)
@@ -105,7 +107,13 @@ class Daemon(ModuleType):
         self.called: tuple[Configuration, Directories, str | None] | None = None
 
     def run(
-        self, configuration: Configuration, directories: Directories, listen: str | None, memory: object, hashes: object
+        self,
+        configuration: Configuration,
+        directories: Directories,
+        listen: str | None,
+        memory: object,
+        hashes: object,
+        passed: object,
     ) -> int:
         self.called = (configuration, directories, listen)
         if isinstance(self.ends, RouterError):
