@@ -6,12 +6,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from supervisor.core.commands import Announce
 from supervisor.core.status import reason_status
 
 KEPT_EVENTS = 1000
 
 Record = dict[str, Any]
+
+
+class KeptRecords(msgspec.Struct, frozen=True):
+    """The last records, and the number of the very last, which need not be kept."""
+
+    records: list[Record]
+    last: int
 
 
 class Announcements:
@@ -42,6 +51,15 @@ class Announcements:
         if announce.kind != "progress":
             self._kept.append(record)
         self._listener(record)
+
+    def handed_over(self) -> KeptRecords:
+        """What is kept, for another program to go on with."""
+        return KeptRecords(list(self._kept), self._last)
+
+    def take_over(self, kept: KeptRecords) -> None:
+        """Go on with what another program kept."""
+        self._kept.extend(kept.records)
+        self._last = kept.last
 
     def since(self, seq: int) -> list[Record]:
         """Kept records with a number above `seq`, oldest first."""

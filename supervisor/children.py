@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from supervisor import child
 from supervisor.backends import Dialect
@@ -51,6 +54,23 @@ class Launch:
     limits: Limits | None = None
 
 
+class Process(msgspec.Struct, frozen=True):
+    """A launch with a process that one program hands over to another: of Launch, Child, Source and Running what counts
+    from then on. `partial` is the line of the log that is not whole yet."""
+
+    launch: int
+    model: str
+    name: str
+    argv: tuple[str, ...]
+    address: str
+    pid: int
+    pidfd: int
+    log: int
+    stdin: int | None
+    partial: bytes
+    oom_kills: int
+
+
 @dataclass(frozen=True)
 class Running:
     """A launch with a process. `oom_kills` is how many the kernel had counted when it was started."""
@@ -83,9 +103,25 @@ class Children:
         self._running: dict[int, Running] = {}
         self._by_group: dict[int, int] = {}
         forkserver.forked = lambda launch, process: self._adopt(self._forking.pop(launch), process)
+        self.reaped_by: dict[int, Callable[[], None]] = {}  # processes that are no launches: who waits for their ends
         forkserver.refused = lambda launch: self._spawn(self._forking.pop(launch))
         child.become_subreaper()
         loop.watch(notify, self._notified)
+
+    def handed_over(self) -> list[Process]:
+        """All that run, for another program to go on with. None may be about to be forked."""
+        return [_handed_over(running) for running in self._running.values()]
+
+    def take_over(self, launch: Launch, process: Process) -> None:
+        """Go on with a launch that another program started, and whose group the guard knows."""
+        stdin = None if process.stdin is None else FileIO(process.stdin, "w")
+        running = self._attend(launch, Child(process.pid, process.pidfd, process.log, stdin), process.oom_kills)
+        running.source.partial += process.partial
+
+    @property
+    def launches(self) -> set[int]:
+        """Those that have a process."""
+        return set(self._running)
 
     def address(self, launch: int) -> str | None:
         """Where a launch answers; None if it has no process."""
@@ -139,6 +175,9 @@ class Children:
                 if peek.si_pid == self._forkserver.pid:
                     self._forkserver.reap()
                     continue
+                if (reap := self.reaped_by.get(peek.si_pid)) is not None:
+                    reap()
+                    continue
                 os.waitpid(peek.si_pid, 0)
                 if peek.si_pid == self._guard.pid:
                     self._guard.died()
@@ -189,14 +228,18 @@ class Children:
 
     def _watch(self, launch: Launch, process: Child) -> None:
         self._guard.watch(process.pid)
+        self._attend(launch, process, _oom_kills())
+        self._loop.deliver(Spawned(launch.number, process.pid))
+
+    def _attend(self, launch: Launch, process: Child, oom_kills: int) -> Running:
         took = partial(self._heard, launch)
         source = Source(launch.model, launch.number, process.pid, process.log, launch.name, took=took)
-        running = Running(launch, process, source, _oom_kills())
+        running = Running(launch, process, source, oom_kills)
         self._running[launch.number] = running
         self._by_group[process.pid] = launch.number
         self._loop.watch(process.log, lambda: self._read_log(running))
         self._loop.watch(process.pidfd, lambda: self._reap(running))
-        self._loop.deliver(Spawned(launch.number, process.pid))
+        return running
 
     def _read_log(self, running: Running) -> None:
         if not self._logbook.read(running.source):
@@ -248,6 +291,24 @@ class Children:
         if running.launch.dialect is not None:
             reason = running.launch.dialect.explained(reason)
         self._loop.deliver(Ended(running.launch.number, reason))
+
+
+def _handed_over(running: Running) -> Process:
+    launch, process = running.launch, running.child
+    stdin = process.stdin
+    return Process(
+        launch.number,
+        launch.model,
+        launch.name,
+        tuple(launch.argv),
+        launch.address,
+        process.pid,
+        process.pidfd,
+        process.log,
+        None if stdin is None or stdin.closed else stdin.fileno(),
+        bytes(running.source.partial),
+        running.oom_kills,
+    )
 
 
 def _killed(running: Running, number: int, events: str | None, lines: tuple[str, ...]) -> EndReason:

@@ -9,12 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from supervisor import presets_dir
 from supervisor.announcements import Announcements
-from supervisor.configuration import Configuration, Judge
+from supervisor.configuration import Configuration, Judge, Origin
 from supervisor.core.commands import Announce
-from supervisor.core.config import Config
+from supervisor.core.config import Config, parse_listen
+from supervisor.core.fleet import Fleet
+from supervisor.core.need import Need
 from supervisor.core.reload import changes
 from supervisor.core.reload_words import Told, outcome, restart_needed
 from supervisor.core.status import fleet_status
@@ -32,6 +37,39 @@ MAX_PROBLEMS_TOLD = 100
 
 Read = Configuration | ConfigurationError
 Answer = Callable[[Message | ConfigurationError], None]
+
+
+class InUse(msgspec.Struct, frozen=True):
+    """The configuration in use, as one program hands it over to another, but for the presets, which the fleet has. What
+    is `wrong` was told already, and `listen` is where it listens since the start."""
+
+    config: dict[str, Any]
+    listen: str
+    path: str
+    presets_dir: str
+    models_dir: str
+    needs: dict[str, Need]
+    origins: dict[str, Origin]
+    notices: list[Problem]
+    faults: list[Problem]
+    incomplete: list[str]
+    wrong: list[Problem]
+
+    def configuration(self, fleet: Fleet) -> Configuration:
+        """The same without the files that presets are written in. Raises ValueError."""
+        return Configuration(
+            config=Config.model_validate(self.config),
+            path=Path(self.path),
+            presets_dir=Path(self.presets_dir),
+            models_dir=Path(self.models_dir),
+            presets={name: model.preset for name, model in fleet.models.items() if not model.removed},
+            aliases=fleet.aliases,
+            needs=self.needs,
+            origins=self.origins,
+            notices=tuple(self.notices),
+            faults=tuple(self.faults),
+            incomplete=frozenset(self.incomplete),
+        )
 
 
 class Configured:
@@ -71,6 +109,36 @@ class Configured:
             changed=self._files_changed,
             complain=lambda line: journal.write(f"llama-router: {line}", "warning"),
         )
+
+    @property
+    def busy(self) -> bool:
+        """True while somebody waits for what is on disk."""
+        return bool(self._waiting) or self._reading.busy
+
+    def handed_over(self) -> InUse:
+        """For another program to go on with."""
+        running = self.running
+        return InUse(
+            config=running.config.model_dump(mode="json"),
+            listen=str(self._started_with.listen),
+            path=str(running.path),
+            presets_dir=str(running.presets_dir),
+            models_dir=str(running.models_dir),
+            needs=dict(running.needs),
+            origins=running.origins,
+            notices=list(running.notices),
+            faults=list(running.faults),
+            incomplete=sorted(running.incomplete),
+            wrong=self._wrong,
+        )
+
+    def take_over(self, inherited: InUse) -> None:
+        """Go on with what another program used, and take over what is on disk if it differs. The web tier is started by
+        the configuration in use, and the listener is the one that there was."""
+        listen = parse_listen(inherited.listen)
+        self._started_with = self._started_with.model_copy(update={"listen": listen})
+        self._wrong = list(inherited.wrong)
+        self._files_changed()
 
     def tell_faults(self, faults: Sequence[Problem], before: Sequence[Problem] = ()) -> None:
         """Say what keeps single models from being served, unless it did so `before`, if at another line."""

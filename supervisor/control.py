@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from supervisor import protocol
 from supervisor.descriptors import most_connections
 from supervisor.errors import ProtocolError, Refused
 from supervisor.loop import READ, WRITE, Loop
 from supervisor.protocol import Message
-from supervisor.unix_socket import BoundPath
+from supervisor.unix_socket import Bound, BoundPath
 
 BACKLOG = 1024
 RECEIVE_BYTES = 65536
@@ -22,6 +24,20 @@ MAX_UNSENT = 16 * 1024 * 1024
 ACCEPT_AGAIN_SECONDS = 0.1
 
 Handler = Callable[["Connection", Message], None]
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """A connection that one program hands over to another: its descriptor, what Connection says of it, the line that
+    has not arrived in full, and what is still to be sent."""
+
+    fd: int
+    claim: int | None
+    granted: bool
+    asking: int | None
+    follows_events: bool
+    follows_log: str | None
+    received: bytes
+    unsent: bytes
 
 
 class Connection:
@@ -38,6 +54,26 @@ class Connection:
         self._socket = sock
         self._lines = protocol.LineBuffer()
         self._unsent = bytearray()
+
+    def handed_over(self) -> Connected:
+        """For another program to go on with."""
+        return Connected(
+            self.fileno(),
+            self.claim,
+            self.granted,
+            self.asking,
+            self.follows_events,
+            self.follows_log,
+            self._lines.pending,
+            bytes(self._unsent),
+        )
+
+    def take_over(self, inherited: Connected) -> None:
+        """Go on where another program left off."""
+        self.claim, self.granted, self.asking = inherited.claim, inherited.granted, inherited.asking
+        self.follows_events, self.follows_log = inherited.follows_events, inherited.follows_log
+        self._lines.feed(inherited.received)
+        self._unsent += inherited.unsent
 
     @property
     def busy(self) -> bool:
@@ -110,22 +146,44 @@ class ControlServer:
     While there are no descriptors for more connections, clients wait in the backlog.
     """
 
-    def __init__(self, loop: Loop, path: Path, handler: Handler, gone: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        path: Path,
+        handler: Handler,
+        gone: Callable[[Connection], None],
+        inherited: Bound | None = None,
+    ) -> None:
         self.path = path
         self.handle = handler
         self.connections: set[Connection] = set()
         self._loop = loop
         self._gone = gone
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        path.unlink(missing_ok=True)
-        self._socket.bind(str(path))
-        path.chmod(0o600)
-        self._bound = BoundPath(path)
         self._most = most_connections()
-        self._socket.listen(BACKLOG)
         self._accept_at: float | None = None
+        if inherited is not None:
+            self._socket = socket.socket(fileno=inherited.fd)
+            self._socket.setblocking(False)
+            self._bound = BoundPath(path, inherited.identity)
+        else:
+            self._socket = _listening(path)
+            self._bound = BoundPath(path)
         loop.watch(self._socket, self._accept)
         loop.timed.append(self)
+
+    def handed_over(self) -> Bound:
+        """The socket, for another program to go on with."""
+        return self._bound.handed_over(self._socket.fileno())
+
+    def take_over(self, inherited: Connected) -> Connection:
+        """Go on with a connection that another program accepted."""
+        sock = socket.socket(fileno=inherited.fd)
+        sock.setblocking(False)
+        connection = Connection(self, sock)
+        connection.take_over(inherited)
+        self.connections.add(connection)
+        self.watch(connection, bool(inherited.unsent))
+        return connection
 
     def watch(self, connection: Connection, unsent: bool) -> None:
         """Wait for the client to speak and, with something unsent, to listen."""
@@ -173,3 +231,13 @@ class ControlServer:
             self.hang_up(connection)
         else:
             self._loop.watch(connection, connection.ready)
+
+
+def _listening(path: Path) -> socket.socket:
+    """Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    path.unlink(missing_ok=True)
+    sock.bind(str(path))
+    path.chmod(0o600)
+    sock.listen(BACKLOG)
+    return sock

@@ -24,7 +24,7 @@ from supervisor.configured import Answer, Configured
 from supervisor.control import ControlServer
 from supervisor.core.cgroups import unenforced
 from supervisor.core.config import Listen, Log, parse_listen
-from supervisor.core.events import PresetsChanged, StopAsked
+from supervisor.core.events import Begin, PresetsChanged, StopAsked, TakenOver
 from supervisor.core.fleet import Fleet
 from supervisor.core.preset import Preset
 from supervisor.core.secrets import without_secrets
@@ -37,6 +37,7 @@ from supervisor.facts import FactBook
 from supervisor.file_history import History
 from supervisor.forking import Forkserver
 from supervisor.guard import Guard
+from supervisor.handover import Handover
 from supervisor.listener import Listener
 from supervisor.logs import Journal, LogBook, LogLine
 from supervisor.loop import Loop
@@ -49,13 +50,14 @@ from supervisor.preset_paths import absolute
 from supervisor.probes import Probes
 from supervisor.protocol import WEB, Message
 from supervisor.reading import Reading
+from supervisor.reexec import Reexec
+from supervisor.signals import STOP, Signals
+from supervisor.succession import Succession
 from supervisor.systemd import Systemd
 
 NOTIFY_NAME = "notify.sock"
 LOCK_NAME = "lock"
 LONGEST_SOCKET_NAME = "1000000000.sock"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 MOST_NOTICES = 50
 
 
@@ -78,57 +80,85 @@ def run(
     make_private(directories.runtime)
     check_socket_length(directories.runtime / LONGEST_SOCKET_NAME)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_locked(directories.runtime))
-        listener = Listener(address, "https" if configuration.config.web.tls else "http", passed)
+        lock = stack.enter_context(_locked(directories.runtime))
+        listener = Listener(address, _scheme(configuration), passed)
         stack.callback(listener.close)
         make_private(directories.state, tighten=False)
         bound = parse_listen(listener.address)
         admission = exposure.admission(configuration, bound, hashes)
         if wrong := exposure.problems(configuration, bound, directories.state, admission):
             raise ConfigurationError(wrong)
-        decided = frozenset({"listen"} if listen is not None or passed is not None else ())
-        daemon = Daemon(configuration, directories, listener, decided, memory, admission)
+        policy = memory.policy(configuration.config)
+        fleet = Fleet(configuration.presets, configuration.aliases, policy, time.monotonic(), configuration.needs)
+        overridden = _overridden(listen, listener)
+        daemon = Daemon(fleet, configuration, directories, lock, listener, overridden, memory, admission)
         stack.callback(daemon.close)
         asked = listen is not None or "listen" in configuration.config.model_fields_set
         if passed is not None and asked and not listener.is_at(address):
             daemon.tell_unused(address)
-        return daemon.loop.run()
+        daemon.begin(configuration)
+        return daemon.loop.run(Begin())
+
+
+def take_over(inherited: Handover, directories: Directories, listen: str | None, memory: Memory) -> int:
+    """The same with what another program left in this process. Raises CannotTakeOver."""
+    fleet, configuration = inherited.restored()
+    for fd in inherited.descriptors:
+        os.set_inheritable(fd, False)
+    descriptors.was_given(inherited.limits)
+    descriptors.raise_limit()
+    for question, answer in inherited.answers:
+        memory.take(question, answer)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, inherited.lock)
+        listener = Listener(configuration.config.listen, _scheme(configuration), inherited=inherited.listener)
+        stack.callback(listener.close)
+        lock, overridden = inherited.lock, _overridden(listen, listener)
+        admission = exposure.admission(configuration, parse_listen(listener.address), inherited.hashes)
+        daemon = Daemon(fleet, configuration, directories, lock, listener, overridden, memory, admission, inherited)
+        stack.callback(daemon.close)
+        daemon.succession.take_over(inherited)
+        return daemon.loop.run(TakenOver())
 
 
 class Daemon:
-    """All parts of one running supervisor. `overridden` are keys of config.yaml that are decided elsewhere."""
+    """All parts of one running supervisor. `overridden` are keys of config.yaml that are decided elsewhere, `lock` is
+    the descriptor that holds the runtime directory, and `inherited` what another program left."""
 
     def __init__(
         self,
+        fleet: Fleet,
         configuration: Configuration,
         directories: Directories,
+        lock: int,
         listener: Listener,
         overridden: frozenset[str],
         memory: Memory,
         admission: Admission,
+        inherited: Handover | None = None,
     ) -> None:
-        self.started = time.time()
-        self._listener = listener
+        self.started = inherited.since if inherited else time.time()
+        self.lock = lock
+        self.listener = listener
         self._runtime, self._state_dir = directories.runtime, directories.state
-        self._memory = memory
-        self._facts = FactBook(memory.header)
+        self.memory = memory
+        self.facts = FactBook(memory.header, inherited.revision if inherited else 0)
+        self.links: list[str] = []
+        self.admission = admission
+        self.succession = Succession(self)
         self.journal = Journal(log=_log(configuration), usual=directories.state / "logs")
         memory.serve(self._warn)
         self.systemd = Systemd()
         # Inherited by all that is started, and by nobody else: a later supervisor may have the same directories.
-        os.environ[child.SUPERVISOR_VARIABLE] = mark = f"{os.getpid()}.{time.time_ns()}"
-        self.cgroups = Cgroups()
+        self.mark = inherited.mark if inherited else f"{os.getpid()}.{time.time_ns()}"
+        os.environ[child.SUPERVISOR_VARIABLE] = self.mark
+        running = inherited.processes if inherited else []
+        self.cgroups = Cgroups({process.launch for process in running} if inherited else None)
         self._unenforced: dict[str, str | None] = {}
-        self.guard = Guard(f"{child.SUPERVISOR_VARIABLE}={mark}", self.cgroups.root)
-        self.loop = Loop(
-            Fleet(
-                configuration.presets,
-                configuration.aliases,
-                memory.policy(configuration.config),
-                time.monotonic(),
-                configuration.needs,
-            )
-        )
+        groups = [process.pid for process in running]
+        mark, guard = f"{child.SUPERVISOR_VARIABLE}={self.mark}", inherited.guard if inherited else None
+        self.guard = Guard(mark, self.cgroups.root, groups, guard)
+        self.loop = Loop(fleet)
         self.loop.timed.append(self.systemd)
         self.journal.serve(self.loop)
         self.logbook = LogBook(time.time, self._new_lines)
@@ -150,10 +180,11 @@ class Daemon:
             self.announcements,
             self.logbook,
             status=self.status,
-            facts=lambda: self._facts.of(self.configured.running),
+            facts=lambda: self.facts.of(self.configured.running),
             reload=self._reload,
             autoload=lambda: self.configured.running.config.autoload,
             lacks=lambda preset: (missing_program(preset) or memory.why_not_whole(preset)) is not None,
+            reexec=lambda asker: self.reexec.ask(asker),
             files={
                 **self._preset_files(memory).handlers,
                 "preset": preset_origins.handler(lambda: self.configured.running, self._name_of, memory.header),
@@ -161,15 +192,25 @@ class Daemon:
         )
         runtime = directories.runtime
         try:
-            self.notify = NotifySocket(runtime / NOTIFY_NAME)
-            self.control = ControlServer(self.loop, runtime / SOCKET_NAME, self.operations.handle, self.operations.gone)
+            self.notify = NotifySocket(runtime / NOTIFY_NAME, inherited.notify if inherited else None)
+            self.control = ControlServer(
+                self.loop,
+                runtime / SOCKET_NAME,
+                self.operations.handle,
+                self.operations.gone,
+                inherited.control if inherited else None,
+            )
         except OSError as error:
             raise CannotCreate(f"cannot create sockets in {runtime}: {error.strerror or error}") from None
         self.forkserver = Forkserver(self.loop, self.logbook, self.guard, self.journal, self.notify.path)
         self.children = Children(self.loop, self.logbook, self.notify, self.guard, self.forkserver, self.cgroups)
         self.measuring = Measuring(self.loop, memory.look)
-        self._watch_signals()
-        self.loop.execute = Effects(
+        self.probes = Probes(self.loop)
+        self.signals = Signals(self.loop, self._signalled)
+        self.reexec = Reexec(
+            self.loop, self.children, self.signals, self.journal, self.succession, self.operations.answer
+        )
+        self.effects = Effects(
             self.loop,
             runtime=runtime,
             state=directories.state,
@@ -177,20 +218,25 @@ class Daemon:
             children=self.children,
             memory=memory,
             measuring=self.measuring,
-            probes=Probes(self.loop),
+            probes=self.probes,
             operations=self.operations,
             announcements=self.announcements,
             journal=self.journal,
             systemd=self.systemd,
             serving=self._serving,
+            renewed=self.succession.renewed,
             web=configuration.config.web,
             admission=admission,
-        ).execute
-        link = access.link_at_start(directories.state, runtime, self._warn)
-        self._links = [] if link is None else [f"to sign in, {access.link_line(self._listener.url, link)}"]
+        )
+        self.loop.execute = self.effects.execute
         self.configured.watch.start()
+        self.succession.keep_forkserver()
+
+    def begin(self, configuration: Configuration) -> None:
+        """What is done and told at the start, before the loop runs."""
+        link = access.link_at_start(self._state_dir, self._runtime, self._warn)
+        self.links = [] if link is None else [f"to sign in, {access.link_line(self.listener.url, link)}"]
         self.configured.tell_faults(configuration.faults)
-        self.forkserver.keep(want_forkserver(configuration.presets.values()))
         self._tell_unenforced(configuration.presets)
 
     def close(self) -> None:
@@ -205,11 +251,11 @@ class Daemon:
         self.journal.close()
         self.loop.close()
         self.guard.close()
-        signal.set_wakeup_fd(-1)
+        self.signals.close()
 
     def tell_unused(self, address: Listen) -> None:
         """Say that systemd passed another socket than was asked for."""
-        where = self._listener.address
+        where = self.listener.address
         self._warn(f"{address} is not used: systemd listens on {where}, as llama-router.socket says; change it there")
 
     def status(self) -> Message:
@@ -221,14 +267,14 @@ class Daemon:
             model |= asdict(origin) if origin else {"file": None, "line": None, "source": None}
             model |= self._running_facts(model)
             incomplete = configuration.presets.get(model["name"]) if model["name"] in configuration.incomplete else None
-            model["incomplete"] = incomplete and self._memory.why_not_whole(incomplete)
+            model["incomplete"] = incomplete and self.memory.why_not_whole(incomplete)
             model["unenforced"] = unenforced(fleet.models[model["name"]].preset, self.cgroups.offered)
         return {
             "version": __version__,
             "pid": os.getpid(),
             "since": self.started,
-            "listen": _readable(self._listener.address),
-            "url": _readable(self._listener.url),
+            "listen": _readable(self.listener.address),
+            "url": _readable(self.listener.url),
             "config": _readable(str(configuration.path)),
             "models_dir": _readable(str(configuration.models_dir)),
             "state_dir": _readable(str(self._state_dir)),
@@ -236,7 +282,7 @@ class Daemon:
             "autoload": configuration.config.autoload,
             "controllers": None if self.cgroups.offered is None else sorted(self.cgroups.offered),
             "fallback": configuration.config.fallback,
-            "revision": self._facts.revision(configuration),
+            "revision": self.facts.revision(configuration),
             **picture,
         }
 
@@ -268,7 +314,7 @@ class Daemon:
         self.logbook.keep_only(self.loop.fleet.models.keys() | {WEB})  # or names that come and go would fill the memory
         self.journal.use(_log(new))
         self._tell_unenforced(new.presets)
-        policy = self._memory.policy(new.config)
+        policy = self.memory.policy(new.config)
         self.loop.deliver(PresetsChanged(new.presets, new.aliases, policy, new.needs))
         self.forkserver.keep(want_forkserver(new.presets.values()))
 
@@ -281,8 +327,8 @@ class Daemon:
     def _serving(self) -> list[str]:
         """What is told when the web tier is ready; the first time, how to sign in to it if no password is set."""
         count = len(self.loop.fleet.models)
-        links, self._links = self._links, []
-        return [f"serving {count} model{'s'[: count != 1]} on {self._listener.url}", *links]
+        links, self.links = self.links, []
+        return [f"serving {count} model{'s'[: count != 1]} on {self.listener.url}", *links]
 
     def _new_lines(self, lines: list[LogLine]) -> None:
         self.journal.write_lines(lines)
@@ -297,20 +343,8 @@ class Daemon:
         for connection in [each for each in self.control.connections if each.follows_events]:
             connection.send_encoded(encoded)
 
-    def _watch_signals(self) -> None:
-        """Handlers do nothing: the interpreter writes each signal's number to the wake-up descriptor."""
-        self._signals, wakeup = socket.socketpair()
-        self._signals.setblocking(False)
-        wakeup.setblocking(False)
-        self._wakeup = wakeup
-        for number in SIGNALS:
-            signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-        self.loop.watch(self._signals, self._signalled)
-
-    def _signalled(self) -> None:
-        numbers = set(self._signals.recv(4096))
-        if numbers & {int(number) for number in STOP_SIGNALS}:
+    def _signalled(self, numbers: set[int]) -> None:
+        if numbers & STOP:
             self.loop.deliver(StopAsked())
         if signal.SIGHUP in numbers:
             self._reload_on_signal()
@@ -320,7 +354,7 @@ class Daemon:
     def _reload_on_signal(self) -> None:
         """Tell systemd around it, unless that would be the first READY=1, which the web tier has to earn."""
         if self.loop.fleet.web.ever_ready:
-            self.systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self.systemd.reloading()
         self.configured.reload_and_tell(self._reloaded_on_signal)
 
     def _reloaded_on_signal(self) -> None:
@@ -350,8 +384,16 @@ def _listen_address(configuration: Configuration, listen: str | None) -> Listen:
         raise ConfigurationError([Problem("--listen", None, None, str(error))]) from None
 
 
+def _scheme(configuration: Configuration) -> str:
+    return "https" if configuration.config.web.tls else "http"
+
+
+def _overridden(listen: str | None, listener: Listener) -> frozenset[str]:
+    return frozenset({"listen"} if listen is not None or listener.is_passed else ())
+
+
 @contextlib.contextmanager
-def _locked(runtime: Path) -> Iterator[None]:
+def _locked(runtime: Path) -> Iterator[int]:
     """Hold the runtime directory; the kernel lets go of it however this process ends."""
     descriptor = os.open(runtime / LOCK_NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "a+") as lock:
@@ -366,4 +408,4 @@ def _locked(runtime: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        yield
+        yield lock.fileno()

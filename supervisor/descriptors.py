@@ -10,6 +10,17 @@ RESERVED = 256  # for logs, pidfds, probes, and files opened for a moment
 _given = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
+def given() -> tuple[int, int]:
+    """What this process was started with."""
+    return _given
+
+
+def was_given(limits: tuple[int, int]) -> None:
+    """Say what the process was started with, of which this is not the first program."""
+    global _given
+    _given = limits
+
+
 def raise_limit() -> None:
     """Allow this process as many as the hard limit does, ENOUGH at most."""
     soft, hard = _given

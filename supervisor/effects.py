@@ -7,17 +7,19 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from supervisor import web_tier
 from supervisor.announcements import Announcements
-from supervisor.backends import Place, plan
-from supervisor.children import Children, Launch, not_started
+from supervisor.backends import Place, dialect_of, plan
+from supervisor.children import Children, Launch, Process, not_started
 from supervisor.core import commands, log_fields
 from supervisor.core.commands import Command
 from supervisor.core.config import Web
 from supervisor.core.events import Ended
 from supervisor.core.preset import Preset
+from supervisor.core.reasons import EndReason
 from supervisor.core.status import model_status, status_line
 from supervisor.errors import CannotStart
 from supervisor.exposure import Admission
@@ -50,6 +52,7 @@ class Effects:
         journal: Journal,
         systemd: Systemd,
         serving: Callable[[], list[str]],
+        renewed: Callable[[EndReason | None], None],
         web: Web,
         admission: Admission,
     ) -> None:
@@ -66,6 +69,7 @@ class Effects:
         self._journal = journal
         self._systemd = systemd
         self._serving = serving
+        self._renewed = renewed
         self._web = web
         self._admission = admission
 
@@ -90,13 +94,8 @@ class Effects:
                 self._operations.refused(command.ask, command.refusal)
             case commands.Announce():
                 self._announce(command)
-            case commands.DeclareReady():
-                self._declare_ready()
-            case commands.CloseListener():
-                self._systemd.stopping()
-                self._listener.close()
-            case commands.Exit():
-                self._exit(command)
+            case commands.DeclareReady() | commands.WebRenewed() | commands.CloseListener() | commands.Exit():
+                self._act_on_supervisor(command)
 
     def _act_on_process(self, command: commands.Terminate | commands.Kill | commands.Probe | commands.Measure) -> None:
         launch = command.launch
@@ -109,6 +108,37 @@ class Effects:
                 self._probes.start(launch, self._children.address(launch), command.path, time.monotonic())
             case commands.Measure():
                 self._measuring.start(launch, self._children.group(launch))
+
+    def _act_on_supervisor(
+        self, command: commands.DeclareReady | commands.WebRenewed | commands.CloseListener | commands.Exit
+    ) -> None:
+        match command:
+            case commands.DeclareReady():
+                self._declare_ready()
+            case commands.WebRenewed():
+                self._renewed(command.why)
+            case commands.CloseListener():
+                self._systemd.stopping()
+                self._listener.close()
+            case commands.Exit():
+                self._exit(command)
+
+    def take_over(self, process: Process) -> None:
+        """Go on with a process that another program started."""
+        terms = self._loop.fleet.lifecycle.launches[process.launch].terms
+        preset = terms if isinstance(terms, Preset) else None
+        launch = Launch(
+            process.launch,
+            process.model,
+            process.name,
+            process.argv,
+            {},
+            process.address,
+            cleanup=partial(_clean, self._place(process.launch)),
+            dialect=None if preset is None else dialect_of(preset),
+            limits=None if preset is None else preset.limits,
+        )
+        self._children.take_over(launch, process)
 
     def _spawn(self, command: commands.Spawn) -> None:
         if command.preset is None:
@@ -126,16 +156,8 @@ class Effects:
             self._spawn_model(command, command.preset)
 
     def _spawn_model(self, command: commands.Spawn, preset: Preset) -> None:
-        place = Place(
-            socket=self._runtime / f"{command.launch}.sock",
-            settings=self._runtime / f"{command.launch}.json",
-            port=_free_port,
-        )
-
-        def cleanup() -> None:
-            place.socket.unlink(missing_ok=True)
-            place.settings.unlink(missing_ok=True)
-
+        place = self._place(command.launch)
+        cleanup = partial(_clean, place)
         cleanup()  # a supervisor that was killed left its sockets, and they had the same numbers
         try:
             if why := self._memory.why_not_whole(preset):
@@ -161,6 +183,9 @@ class Effects:
                 limits=preset.limits,
             )
         )
+
+    def _place(self, launch: int) -> Place:
+        return Place(self._runtime / f"{launch}.sock", self._runtime / f"{launch}.json", port=_free_port)
 
     def _grant(self, command: commands.Grant) -> None:
         # What the server was started with: after a reload the model's preset may be another one's.
@@ -196,6 +221,11 @@ class Effects:
         if command.why is not None:
             self._journal.write(f"llama-router: cannot serve: the web tier {command.why.text}", "error")
         self._loop.exit_code = command.code
+
+
+def _clean(place: Place) -> None:
+    place.socket.unlink(missing_ok=True)
+    place.settings.unlink(missing_ok=True)
 
 
 def _watchdog(preset: Preset) -> dict[str, str]:

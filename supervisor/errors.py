@@ -79,6 +79,12 @@ class CannotListen(RouterError):
     exit_code = EX_UNAVAILABLE
 
 
+class CannotTakeOver(RouterError):
+    """What another program handed over is not understood in full; it goes on by itself. Restart it instead."""
+
+    exit_code = EX_DATAERR
+
+
 class AlreadyRunning(RouterError):
     """Another llama-router holds the runtime directory; use another one with --runtime-dir."""
 

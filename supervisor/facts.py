@@ -17,11 +17,12 @@ Facts = dict[str, dict[str, Any]]
 class FactBook:
     """The facts of the configuration in use. `header` is asked what was read of a file for it."""
 
-    def __init__(self, header: Callable[[str], Header | None]) -> None:
+    def __init__(self, header: Callable[[str], Header | None], revision: int = 0) -> None:
+        """`revision` is the last number that another program gave, which this one takes over from."""
         self._header = header
         self._of: Configuration | None = None
         self._facts: Facts | None = None
-        self._revision = 0
+        self._revision = revision
 
     def revision(self, configuration: Configuration) -> int:
         """A number that is another one for each configuration: what is known of an older one is out of date."""

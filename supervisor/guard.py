@@ -10,27 +10,46 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
+
+import msgspec
 
 from supervisor.cgroups import kill_launches
 
 LAST_FD = 65536
 
 
+class Guarding(msgspec.Struct, frozen=True):
+    """A guard that one program hands over to another: its process (0: it was killed), and the pipe to it."""
+
+    pid: int
+    pipe: int
+
+
 class Guard:
     """Forked at once; `pid` is its process. Fork it before there is much memory to share.
 
     `mark` is a variable, NAME=VALUE, in the environment of all that is to die with the supervisor, and `cgroups` where
-    the cgroups of launches are.
+    the cgroups of launches are. The guard of another program that left `groups` to this one goes once the new one knows
+    them.
     """
 
-    def __init__(self, mark: str, cgroups: Path | None = None) -> None:
+    def __init__(
+        self, mark: str, cgroups: Path | None = None, groups: Iterable[int] = (), inherited: Guarding | None = None
+    ) -> None:
         self._mark = os.fsencode(mark)
         self._cgroups = cgroups
-        self._groups: set[int] = set()
+        self._groups = set(groups)
         self._pipe = -1
         self.pid = 0
         self.start()
+        if inherited is not None:
+            _dismiss(inherited)
+
+    def handed_over(self) -> Guarding:
+        """For another program, which then has it go on guarding."""
+        return Guarding(self.pid, self._pipe)
 
     def start(self) -> None:
         """Fork the guard (again, if it was killed) and tell it every group."""
@@ -72,6 +91,15 @@ class Guard:
     def _tell(self, what: str, group: int) -> None:
         with contextlib.suppress(BrokenPipeError):  # it was killed; its death restarts it with all groups
             os.write(self._pipe, f"{what}{group}\n".encode())
+
+
+def _dismiss(guard: Guarding) -> None:
+    """Have a guard do nothing. It is dead before the pipe closes, which would be its sign."""
+    if guard.pid:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(guard.pid, signal.SIGKILL)
+            os.waitpid(guard.pid, 0)
+    os.close(guard.pipe)
 
 
 def _guard(pipe: int, mark: bytes, cgroups: Path | None) -> None:

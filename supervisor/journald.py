@@ -37,6 +37,11 @@ class Journald:
             if self._waiting or not self._sent(entry, data):
                 self._wait(entry, data)
 
+    @property
+    def waiting(self) -> list[Entry]:
+        """What the journal has not taken yet."""
+        return [entry for entry, _ in self._waiting]
+
     def due(self) -> float | None:
         """When what waits is offered again."""
         return self._again if self._waiting else None

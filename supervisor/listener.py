@@ -14,9 +14,11 @@ import stat
 from collections.abc import MutableMapping
 from pathlib import Path
 
+import msgspec
+
 from supervisor.core.config import Listen
 from supervisor.errors import CannotListen
-from supervisor.unix_socket import BoundPath
+from supervisor.unix_socket import BoundPath, Identity
 
 BACKLOG = 2048
 FIRST_PASSED_FD = 3  # SD_LISTEN_FDS_START
@@ -54,17 +56,40 @@ def passed(environment: MutableMapping[str, str]) -> socket.socket | None:
     return sock
 
 
+class Listening(msgspec.Struct, frozen=True):
+    """A listener that one program hands over to another: its descriptor, its `address`, the identity of the path if it
+    is bound to one, and whether it is systemd's."""
+
+    fd: int
+    address: str
+    identity: Identity | None
+    is_passed: bool
+
+
 class Listener:
     """Bound and listening, for clients that speak `scheme`. `url` is where people reach it. Raises CannotListen.
 
-    A socket that was `passed` is used in place of `listen`, and stays systemd's.
+    A socket that was `passed` is used in place of `listen`, and stays systemd's. `inherited` is what another program had.
 
     `address` is such as "127.0.0.1:8080", "[::1]:8080" or "unix:/run/llama.sock", with the real port where 0 was asked
     for; it can still be told when the socket is closed.
     """
 
-    def __init__(self, listen: Listen, scheme: str = "http", passed: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        listen: Listen,
+        scheme: str = "http",
+        passed: socket.socket | None = None,
+        inherited: Listening | None = None,
+    ) -> None:
         self._scheme = scheme
+        if inherited is not None:
+            self._socket = socket.socket(fileno=inherited.fd)
+            self.is_passed, self.address = inherited.is_passed, inherited.address
+            self._path = Path(self.address.removeprefix("unix:")) if self.address.startswith("unix:") else None
+            self._bound = BoundPath(self._path, inherited.identity) if self._path and not self.is_passed else None
+            return
+        self.is_passed = passed is not None
         self._socket = _listening(listen) if passed is None else passed
         path = listen.path if passed is None else _path_of(passed)
         self._path = Path(path) if path else None
@@ -86,6 +111,13 @@ class Listener:
             found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             return found[0][4][:2] == tuple(self._socket.getsockname()[:2])
         return False
+
+    def handed_over(self) -> Listening:
+        """For another program to go on with."""
+        fd = self.fileno()
+        return Listening(
+            fd, self.address, self._bound.handed_over(fd).identity if self._bound else None, self.is_passed
+        )
 
     def fileno(self) -> int:
         """The descriptor, for the web tier."""

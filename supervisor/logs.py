@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from supervisor.core import log_fields
 from supervisor.core.config import Log
 from supervisor.core.log_fields import Entry, Fields
@@ -40,6 +42,13 @@ class LogLine:
     text: str
     instance: str
     number: int
+
+
+class KeptLines(msgspec.Struct, frozen=True):
+    """The lines of each name, and the number of the last of all."""
+
+    lines: dict[str, list[LogLine]]
+    last: int
 
 
 @dataclass
@@ -87,6 +96,15 @@ class LogBook:
                 break
         if source.partial:
             self._keep(source, [source.partial])
+
+    def handed_over(self) -> KeptLines:
+        """What is kept, for another program to go on with."""
+        return KeptLines({name: list(lines) for name, lines in self._kept.items()}, self._last)
+
+    def take_over(self, kept: KeptLines) -> None:
+        """Go on with what another program kept."""
+        self._kept = {name: deque(lines, maxlen=KEPT_LINES) for name, lines in kept.lines.items()}
+        self._last = kept.last
 
     def tail(self, name: str, count: int, after: int = 0) -> list[LogLine]:
         """The last `count` lines of a name that have higher numbers than `after`, oldest first.
@@ -146,6 +164,14 @@ class Journal:
     def processes(self) -> set[int]:
         """Those that write files, and end by themselves once they have written what they were given."""
         return self._files.processes if self._files else set()
+
+    def handed_over(self) -> list[Entry]:
+        """What has not been taken yet, for another program to `take_over`. What files get is with their process."""
+        return self._journald.waiting
+
+    def take_over(self, entries: list[Entry]) -> None:
+        """Go on with what another program could not write."""
+        self._journald.write(entries)
 
     def use(self, log: Log) -> None:
         """Go by this from now on."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from supervisor.core.commands import Command
-from supervisor.core.events import Begin, Event, Tick
+from supervisor.core.events import Event, Tick
 from supervisor.core.fleet import Fleet
 
 READ = selectors.EVENT_READ
@@ -76,9 +76,9 @@ class Loop:
         finally:
             self._delivering = False
 
-    def run(self) -> int:
-        """Run until the core says exit. Returns the exit code."""
-        self.deliver(Begin())
+    def run(self, first: Event) -> int:
+        """Deliver the first event and run until the core says exit. Returns the exit code."""
+        self.deliver(first)
         while self.exit_code is None:
             for key, _ in self._selector.select(self._timeout()):
                 current = self._selector.get_map().get(key.fd)

@@ -19,17 +19,18 @@ MAX_ANSWER = 65536  # what a pipe takes at once, pipe(7)
 
 
 class Measuring:
-    """Delivers one Measured for each `start`, unless the server is gone by then or cannot be looked at."""
+    """Delivers one Measured for each `start`, unless the server is gone by then or cannot be looked at. The launches
+    that are `under_way` another program has to measure anew."""
 
     def __init__(self, loop: Loop, look: Callable[[int], Callable[[], Usage | None]]) -> None:
         """`look(group)` makes a function that tells what a process group uses."""
         self._loop = loop
         self._look = look
-        self._under_way: set[int] = set()
+        self.under_way: set[int] = set()
 
     def start(self, launch: int, group: int | None) -> None:
         """Measure the process group of a launch; None if it has no process. One at a time for each launch."""
-        if group is None or launch in self._under_way:
+        if group is None or launch in self.under_way:
             return
         try:
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -45,7 +46,7 @@ class Measuring:
         if pid == 0:
             _measure(used, write_end)
         os.close(write_end)
-        self._under_way.add(launch)
+        self.under_way.add(launch)
         self._loop.watch(read_end, lambda: self._answered(launch, read_end))
 
     def _answered(self, launch: int, pipe: int) -> None:
@@ -53,7 +54,7 @@ class Measuring:
         self._loop.unwatch(pipe)
         data = os.read(pipe, MAX_ANSWER)
         os.close(pipe)
-        self._under_way.discard(launch)
+        self.under_way.discard(launch)
         if data:
             private, shared = json.loads(data)
             self._loop.deliver(Measured(launch, private, shared))

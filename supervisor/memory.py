@@ -141,6 +141,11 @@ class Memory:
         elif isinstance(what, str) and isinstance(learned, Header):
             self._needs.take(what, learned)
 
+    @property
+    def answers(self) -> list[tuple[Question, Answer]]:
+        """What programs have answered."""
+        return self._programs.answers
+
     def header(self, path: str) -> Header | None:
         """What a file said when it was last asked for; None if nothing is known of it. Looks at no file."""
         return self._needs.header(path)

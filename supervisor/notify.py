@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.core.events import Notified
-from supervisor.unix_socket import BoundPath
+from supervisor.unix_socket import Bound, BoundPath
 
 MAX_DATAGRAM = 8192
 MAX_AT_ONCE = 512  # more than usually wait at once (net.unix.max_dgram_qlen), so that a flood does not hold up the loop
@@ -45,8 +45,13 @@ class Notification:
 class NotifySocket:
     """Bound at `path`, mode 0600. Raises OSError when that is not possible."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inherited: Bound | None = None) -> None:
         self.path = path
+        if inherited is not None:
+            self._socket = socket.socket(fileno=inherited.fd)
+            self._socket.setblocking(False)
+            self._bound = BoundPath(path, inherited.identity)
+            return
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -57,6 +62,10 @@ class NotifySocket:
     def fileno(self) -> int:
         """For the selector."""
         return self._socket.fileno()
+
+    def handed_over(self) -> Bound:
+        """For another program to go on with."""
+        return self._bound.handed_over(self.fileno())
 
     def close(self) -> None:
         """Stop listening and remove the socket."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from itertools import count
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from supervisor import protocol
@@ -33,7 +32,8 @@ def invalid(message: str) -> Refused:
 
 
 class Operations:
-    """Handles the requests of all connections and answers them, at once or when the core decides."""
+    """Handles the requests of all connections and answers them, at once or when the core decides. `last_number` is that
+    of the last lease or request."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Operations:
         reload: Reload,
         autoload: Callable[[], bool],
         lacks: Callable[[Preset], bool],
+        reexec: Callable[[int], None],
         files: Mapping[str, Handler],
     ) -> None:
         """`lacks` tells whether a preset's program is not there, or its file is incomplete."""
@@ -57,8 +58,9 @@ class Operations:
         self._reload = reload
         self._autoload = autoload
         self._lacks = lacks
+        self._reexec = reexec
         self._files = files
-        self._numbers = count(1)
+        self.last_number = 0
         self._waiting: dict[int, Connection] = {}
         self._handlers: dict[str, Callable[[Connection, Message], None]] = {
             "lease": self._lease,
@@ -70,10 +72,25 @@ class Operations:
             "restart": self._ask,
             "reset": self._ask,
             "reload": self._reload_presets,
+            "reexec": self._ask_for_reexec,
             "events": self._events,
             "logs": self._logs,
             **dict.fromkeys(files, self._ask_files),
         }
+
+    @property
+    def due(self) -> set[int]:
+        """The numbers of what is still to be answered."""
+        return set(self._waiting)
+
+    def take_over(self, connections: Iterable[Connection], last_number: int) -> None:
+        """Go on with those who wait for another program's answer."""
+        self.last_number = last_number
+        for each in connections:
+            if each.claim is not None and not each.granted:
+                self._waiting[each.claim] = each
+            if each.asking is not None:
+                self._waiting[each.asking] = each
 
     def handle(self, connection: Connection, message: Message) -> None:
         """Take one request."""
@@ -126,8 +143,7 @@ class Operations:
         avoid = _field(message, "avoid", int, None)
         autoload = _field(message, "autoload", bool, self._autoload())
         who = _field(message, "who", str, "")[:MAX_WHO] or None
-        connection.claim, connection.granted = next(self._numbers), False
-        self._waiting[connection.claim] = connection
+        connection.claim, connection.granted = self._number(connection), False
         self._loop.deliver(LeaseAsked(connection.claim, model, autoload, timeout, avoid, who, self._is_futile(model)))
 
     def _release(self, connection: Connection, message: Message) -> None:
@@ -146,8 +162,7 @@ class Operations:
         if not model:
             raise invalid(f"{message['op']!r} needs a model")
         wait, strict = _field(message, "wait", bool, False), _field(message, "strict", bool, False)
-        connection.asking = next(self._numbers)
-        self._waiting[connection.asking] = connection
+        connection.asking = self._number(connection)
         self._loop.deliver(Asked(connection.asking, Goal(message["op"]), model, wait, strict, self._is_futile(model)))
 
     def _is_futile(self, name: str | None) -> bool:
@@ -158,8 +173,7 @@ class Operations:
 
     def _reload_presets(self, connection: Connection, message: Message) -> None:
         dry_run = _field(message, "dry_run", bool, False)
-        number = connection.asking = next(self._numbers)
-        self._waiting[number] = connection
+        number = connection.asking = self._number(connection)
         self._reload(dry_run, lambda changes: self._reloaded(number, changes))
 
     def _reloaded(self, number: int, changes: Message | ConfigurationError) -> None:
@@ -180,14 +194,27 @@ class Operations:
             connection.send(protocol.ok(changes=changes))
 
     def _ask_files(self, connection: Connection, message: Message) -> None:
-        number = connection.asking = next(self._numbers)
-        self._waiting[number] = connection
+        number = connection.asking = self._number(connection)
         try:
-            self._files[message["op"]](message, lambda answer: self._answered_files(number, answer))
+            self._files[message["op"]](message, lambda answer: self.answer(number, answer))
         except Refused as error:
-            self._answered_files(number, error)
+            self.answer(number, error)
 
-    def _answered_files(self, number: int, answer: Message | Refused) -> None:
+    def _ask_for_reexec(self, connection: Connection, _: Message) -> None:
+        number = connection.asking = self._number(connection)
+        try:
+            self._reexec(number)
+        except Refused as error:
+            self.answer(number, error)
+
+    def _number(self, connection: Connection) -> int:
+        """A new number, for what the connection waits for."""
+        self.last_number += 1
+        self._waiting[self.last_number] = connection
+        return self.last_number
+
+    def answer(self, number: int, answer: Message | Refused) -> None:
+        """Tell whoever asked that, if it is still there."""
         if (connection := self._waiting.pop(number, None)) is None:
             return
         connection.asking = None

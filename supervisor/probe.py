@@ -32,7 +32,7 @@ class Probing:
         self.deadline = now + PROBE_SECONDS
         self.connected = False
         self.ailment: str | None = None
-        self._path = path
+        self.path = path
         self._received = b""
         family, target = _target(address)
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -67,9 +67,9 @@ class Probing:
         if not self.connected:
             self._socket.getpeername()
             self.connected = True
-            if self._path is None:
+            if self.path is None:
                 return Outcome.HEALTHY
-            self._socket.send(f"GET {self._path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            self._socket.send(f"GET {self.path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         data = self._socket.recv(STATUS_BYTES - len(self._received))
         self._received += data
         if STATUS_LINE.match(self._received):
@@ -77,7 +77,7 @@ class Probing:
         if data and len(self._received) < STATUS_BYTES:
             return Outcome.WAITING
         code = OTHER_STATUS.match(self._received)
-        return self._unhealthy(f"GET {self._path} answers {code[1].decode() if code else 'no HTTP'}")
+        return self._unhealthy(f"GET {self.path} answers {code[1].decode() if code else 'no HTTP'}")
 
     def _unhealthy(self, ailment: str) -> Outcome:
         self.ailment = ailment

@@ -30,6 +30,10 @@ class Probes:
         self._under_way[launch] = probing
         self._step(probing)
 
+    def handed_over(self) -> list[tuple[int, str | None]]:
+        """The launches that are being asked, and for which path: another program has to ask anew."""
+        return [(launch, probing.path) for launch, probing in self._under_way.items()]
+
     def due(self) -> float | None:
         """When the oldest probe is given up."""
         return min((probing.deadline for probing in self._under_way.values()), default=None)

@@ -27,6 +27,8 @@ withdraws a queued one.
                                "outcomes": {"qwen": {"when": "idle", "in_flight": 2}},
                                "settings": ["max_models"], "needs_restart": ["listen"]}}  see core/reload_words.py
     ← {"ok": false, "error": {…, "problems": [{"file", "line", "field", "message"}]}}
+    → {"op": "reexec"}
+    ← {"ok": true, "reexec": {"version": "0.2.0", "before": "0.1.0"}}                      see reexec.py
     → {"op": "events", "follow": true, "since": 0}
     ← {"ok": true}, then {"event": {…}} a line each
     → {"op": "logs", "model": M, "lines": 100, "after": 0, "follow": true}
@@ -72,7 +74,9 @@ absent or null is as configured. `dry_run` changes nothing and tells what a relo
 headers of new model files were read, some 10 ms each. `outcomes` has each changed and removed model: its server ends
 "at_once" or when it is "idle", or it is "not_running". The streams of "facts", "events" and "logs" end with
 {"end": true} unless they follow; then only the client's hang-up or the supervisor's end closes them. `model` "@web"
-names the web tier in logs. Lines have rising numbers, and `after` is the number of the last one that is known already.
+names the web tier in logs. "reexec" is answered by the new program, of `version`, once its web tier has taken the place
+of the one before; or it is refused by the old one. Lines have rising numbers, and `after` is the number of the last one
+that is known already.
 """
 
 from __future__ import annotations
@@ -111,6 +115,11 @@ class LineBuffer:
 
     def __init__(self) -> None:
         self._pending = bytearray()
+
+    @property
+    def pending(self) -> bytes:
+        """The line that is not whole yet."""
+        return bytes(self._pending)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Add received bytes and return the lines they complete, without their newlines."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 
 import sdnotify
 
+VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 # While it stops, systemd is told again and again to wait so long. One that hangs is soon silent.
 STOP_SECONDS = 30.0
 
@@ -17,7 +19,8 @@ def extend_start(seconds: float) -> None:
 
 
 class Systemd:
-    """Silent unless NOTIFY_SOCKET is set; takes it, and WATCHDOG_USEC, out of the environment the children get."""
+    """Silent unless NOTIFY_SOCKET is set; takes it, and WATCHDOG_USEC, out of the environment the children get.
+    `variables` are those, for another program that takes over this process."""
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier() if "NOTIFY_SOCKET" in os.environ else None
@@ -25,13 +28,16 @@ class Systemd:
         self._interval = self._watchdog_interval()
         self._next_beat = 0.0
         self._next_extension: float | None = None
-        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
-            os.environ.pop(name, None)
+        self.variables = {name: os.environ.pop(name) for name in VARIABLES if name in os.environ}
 
     def notify(self, text: str) -> None:
         """Send lines such as "READY=1"."""
         if self._notifier is not None:
             self._notifier.notify(text)
+
+    def reloading(self) -> None:
+        """Until "READY=1" is sent."""
+        self.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def status(self, line: str) -> None:
         """Show `line` in `systemctl status`."""

@@ -86,6 +86,13 @@ def plan(preset: Preset, place: Place, known: Known) -> Plan:
             return command.plan(preset, place)
 
 
+def dialect_of(preset: Preset) -> Dialect | None:
+    """How the server of a preset talks, if not by sd_notify(3)."""
+    from supervisor.backends import llama_server
+
+    return llama_server.DIALECT if preset.backend == "llama-server" else None
+
+
 def problems(preset: Preset, program: Callable[[Preset], Binary | None]) -> list[tuple[tuple[str, ...], str]]:
     """What only the backend's program can say of a preset, each with the keys it belongs to.
 

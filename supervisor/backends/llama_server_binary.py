@@ -45,6 +45,7 @@ class Programs:
         self.gave_up = False
         self._waiting = waiting
         self._known: dict[_Program, tuple[tuple[int, ...], Binary]] = {}
+        self._answers: dict[_Program, tuple[Question, Answer]] = {}  # of those that are known
         self._fresh: dict[_Program, Binary | str] = {}
         self._unasked: dict[Question, None] = {}
 
@@ -103,8 +104,15 @@ class Programs:
         if isinstance(found, Binary):
             self._known.pop(program, None)
             self._known[program] = (question.stamp, found)
+            self._answers[program] = (question, answer)
             while len(self._known) > MOST_KEPT:
-                del self._known[next(iter(self._known))]
+                oldest = next(iter(self._known))
+                del self._known[oldest], self._answers[oldest]
+
+    @property
+    def answers(self) -> list[tuple[Question, Answer]]:
+        """What those that are known have answered; another program can `take` it in."""
+        return [self._answers[program] for program in self._known]
 
     def settle(self) -> None:
         """From now on a file that changed is another one, and what failed is asked again."""

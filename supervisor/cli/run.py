@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from supervisor import directories
+from supervisor import __version__, directories
 from supervisor.cli.options import path_option, runtime_dir, runtime_dir_option
+from supervisor.cli.terminal import say
 from supervisor.errors import EX_TEMPFAIL, ConfigurationError
 
 # What a start takes beside the waiting for programs, with room to spare.
@@ -31,14 +32,21 @@ START_SECONDS = 60.0
 def command(config: Path | None, listen: str | None, state_dir: Path | None) -> int:
     """Run the supervisor until SIGTERM or Ctrl-C."""
     # These bring pydantic and the whole daemon, which no client command should wait for.
-    from supervisor import daemon, exposure, listener, presets_dir, systemd
+    from supervisor import daemon, exposure, handover, listener, presets_dir, systemd
     from supervisor.memory import Memory
 
+    given = handover.given(os.environ)
+    if given is not None and given[0] == handover.CHECK:
+        given[1].restored()
+        say(f"{handover.ACCEPTED}{__version__}")
+        return 0
     passed = listener.passed(os.environ)  # before anything is started that could inherit it
 
     chosen = directories.for_daemon(os.environ, runtime=runtime_dir(), state=state_dir, config=config)
     hashes = exposure.take_keys()
     memory = Memory(chosen.state, waiting=lambda seconds: systemd.extend_start(seconds + START_SECONDS))
+    if given is not None:
+        return daemon.take_over(given[1], chosen, listen, memory)
     try:
         configuration = presets_dir.load(chosen.config, memory)
     except ConfigurationError as error:

@@ -116,6 +116,13 @@ class DeclareReady:
 
 
 @dataclass(frozen=True)
+class WebRenewed:
+    """The web tier of this program has taken the place of the one before; or it ended before it could, and `why`."""
+
+    why: EndReason | None
+
+
+@dataclass(frozen=True)
 class CloseListener:
     """Take no more connections."""
 
@@ -141,6 +148,7 @@ Command = (
     | Reject
     | Announce
     | DeclareReady
+    | WebRenewed
     | CloseListener
     | Exit
 )

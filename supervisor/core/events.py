@@ -18,6 +18,11 @@ class Begin:
 
 
 @dataclass(frozen=True)
+class TakenOver:
+    """This program goes on where another one left off, whose web tier runs: another one takes its place."""
+
+
+@dataclass(frozen=True)
 class Tick:
     """A deadline may have passed. Harmless when none has."""
 
@@ -140,6 +145,7 @@ class StopAsked:
 
 Event = (
     Begin
+    | TakenOver
     | Tick
     | Spawned
     | Notified

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from supervisor.core import events, refusals
-from supervisor.core.commands import Announce, CloseListener, Command, DeclareReady, Exit, Measure, Remember
+from supervisor.core.commands import Announce, CloseListener, Command, Exit, Measure, Remember
 from supervisor.core.events import Event
-from supervisor.core.fleet_state import WEB, Instance, Model, WebTier, grow, new_model
+from supervisor.core.fleet_state import WEB, Instance, Model, grow, new_model
 from supervisor.core.lifecycle import Lifecycle
 from supervisor.core.loading import Loading
 from supervisor.core.need import UNKNOWN, Need, learn, total
@@ -23,14 +23,13 @@ from supervisor.core.reasons import EndReason, Kind
 from supervisor.core.reload import changes, same_launch
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.states import State
+from supervisor.core.web_tiers import SHUTDOWN, WebTiers
 
 EX_SOFTWARE = 70
-WEB_LEAVE_SECONDS = 5.0
 MOST_TOLD = 50
 MEASURE_SECONDS = 30.0  # between two looks at what a busy server uses
 PRESET_CHANGED = EndReason(Kind.PRESET_CHANGED)
 PRESET_REMOVED = EndReason(Kind.PRESET_CHANGED, detail="its preset was removed")
-SHUTDOWN = EndReason(Kind.SHUTDOWN)
 
 
 class Fleet:
@@ -53,11 +52,16 @@ class Fleet:
         needs = needs or {}
         self.models = {name: new_model(preset, needs.get(name, UNKNOWN), now) for name, preset in presets.items()}
         self.aliases = dict(aliases)
-        self.web = Instance(WEB, WEB, WebTier(), since=now)
+        self.web_tiers = WebTiers(self.lifecycle, now)
         self.stopping = False
         self._exit = Exit(0)
         self._touched: dict[str, None] = {}  # sets that keep their order, or decisions would depend on hashes
         self._settled: dict[str, None] = {}
+
+    @property
+    def web(self) -> Instance:
+        """The web tier that serves, or is to."""
+        return self.web_tiers.current
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in one event; returns the commands it leads to, in order."""
@@ -115,6 +119,8 @@ class Fleet:
             case events.Begin():
                 self.lifecycle.start(self.web, now)
                 self._want_autostart(self.models, now)
+            case events.TakenOver():
+                self.web_tiers.renew(now)
             case events.StopAsked():
                 self._stop_asked(now)
 
@@ -169,23 +175,24 @@ class Fleet:
             case events.Probed():
                 self.lifecycle.probed(instance, event, now)
             case events.Measured():
-                if instance is not self.web:
+                if instance.model != WEB:
                     self._measured(instance, event)
             case events.Ended():
                 self._instance_ended(instance, event, now)
         became_ready = instance.state is State.READY and before is not State.READY
-        if instance is self.web:
-            self.lifecycle.commands += [DeclareReady()] if became_ready else []
+        if instance.model == WEB:
+            if became_ready:
+                self.web_tiers.became_ready(instance, now)
             return
         if became_ready:
             self._measure(instance, now)
         self._touched[instance.model] = None
 
     def _instance_ended(self, instance: Instance, event: events.Ended, now: float) -> None:
-        if instance is self.web:
-            self.lifecycle.ended(instance, event.reason, now)
-            if instance.state is State.FAILED:
-                self._exit = Exit(EX_SOFTWARE, instance.reason)
+        if instance.model == WEB:
+            self.web_tiers.ended(instance, event.reason, now)
+            if self.web_tiers.beyond_hope and not self.stopping:
+                self._exit = Exit(EX_SOFTWARE, self.web.reason)
                 self._stop_asked(now)
             return
         model = self.models[instance.model]
@@ -224,7 +231,7 @@ class Fleet:
             if instance.alive_by is not None and instance.alive_by <= now:
                 self.lifecycle.not_alive(instance, now)
             if instance.deadline is not None and instance.deadline <= now:
-                if instance.serves and instance is not self.web:
+                if instance.serves and instance.model != WEB:
                     self.models[instance.model].unwant()
                 self.lifecycle.deadline_passed(instance, now)
         self._touched.update(dict.fromkeys(self.scheduler.expire(self.models, now)))
@@ -294,21 +301,12 @@ class Fleet:
             self.scheduler.refuse_waiting(model, refusals.STOPPING)
             self._operators.stop(model, SHUTDOWN, now, model.preset.stop_timeout)
             self._touch(model)
-        if self.web.state is State.STARTING:  # it serves nobody, and gunicorn's workers are deaf to SIGTERM meanwhile
-            self.lifecycle.abort(self.web, SHUTDOWN, now)
-            return
-        self.lifecycle.stop(self.web, SHUTDOWN, now, patience=None)
-        if self.web.has_process:
-            self.web.deadline = None
+        self.web_tiers.stop(now)
 
     def _leave(self, now: float) -> None:
         """The web tier outlasts the models, whose streams it carries; then the supervisor ends."""
-        if any(model.has_process for model in self.models.values()):
-            return
-        if not self.web.has_process:
+        if not any(model.has_process for model in self.models.values()) and self.web_tiers.leave(now):
             self.lifecycle.commands.append(self._exit)
-        elif self.web.deadline is None:
-            self.web.deadline = now + WEB_LEAVE_SECONDS
 
     # What follows
 

@@ -5,8 +5,8 @@ Whether an instance *should* run is the fleet's business; this module only knows
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import count
 
 from supervisor.core.commands import Announce, Command, Kill, Probe, Spawn, Terminate
 from supervisor.core.events import Notified, Probed
@@ -24,19 +24,21 @@ LONGEST_CHECK_INTERVAL = 30.0
 
 
 class Lifecycle:
-    """Moves instances through the table. Collects commands in `commands`; `launches` maps running launches."""
+    """Moves instances through the table. Collects commands in `commands`; `launches` maps running launches, and
+    `last_launch` is the number of the last one."""
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
         self.launches: dict[int, Instance] = {}
         self.timed: dict[str, Instance] = {}
-        self._numbers = count(1)
+        self.last_launch = 0
 
     def start(self, instance: Instance, now: float) -> None:
         """Launch a process. From STOPPED, BACKOFF or FAILED."""
         before = instance.state
         self._move(instance, Trigger.START, now)
-        instance.launch = next(self._numbers)
+        self.last_launch += 1
+        instance.launch = self.last_launch
         self.launches[instance.launch] = instance
         instance.was_ready = instance.out_of_memory = instance.draining = instance.needs_room = False
         instance.sleeping = False
@@ -48,6 +50,19 @@ class Lifecycle:
         preset = instance.terms if isinstance(instance.terms, Preset) else None
         self.commands.append(Spawn(instance.name, instance.model, instance.launch, preset))
         self._announce(instance, "starting", before)
+
+    def restore(self, timed: Iterable[Instance], instances: Iterable[Instance], last_launch: int) -> None:
+        """Go on with instances that another program left in whatever state."""
+        self.timed = {instance.name: instance for instance in timed}
+        running = {instance.launch: instance for instance in instances if instance.launch is not None}
+        self.launches = dict(sorted(running.items()))
+        self.last_launch = last_launch
+
+    def rename(self, instance: Instance, name: str) -> None:
+        """Let go of a name, which another instance is to have."""
+        if self.timed.pop(instance.name, None) is not None:
+            self.timed[name] = instance
+        instance.name = name
 
     def spawned(self, instance: Instance, pid: int, now: float) -> None:
         """The process is there; servers that can't notify are probed from now on."""

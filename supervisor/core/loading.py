@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from supervisor.core.commands import Announce
 from supervisor.core.fleet_state import Model
 from supervisor.core.lifecycle import Lifecycle
@@ -23,6 +25,16 @@ class Loading:
         self._lifecycle = lifecycle
         self._scheduler = scheduler
         self._operators = operators
+
+    @property
+    def claims(self) -> list[Claim]:
+        """What is to be started."""
+        return list(self._claims.values())
+
+    def restore(self, claims: Iterable[Claim], chosen: str | None, due: float | None) -> None:
+        """Go on where another program left off."""
+        self._claims = {claim.model.name: claim for claim in claims}
+        self.chosen, self.due = chosen, due
 
     @property
     def claimants(self) -> list[str]:

@@ -40,9 +40,17 @@ class Kind(StrEnum):
     CANNOT_START = "cannot_start"
     PRESET_CHANGED = "preset_changed"
     SHUTDOWN = "shutdown"
+    REPLACED = "replaced"
 
 
-INTENDED = frozenset({Kind.REQUESTED, Kind.EVICTED, Kind.IDLE, Kind.PRESET_CHANGED, Kind.SHUTDOWN})
+INTENDED = frozenset({Kind.REQUESTED, Kind.EVICTED, Kind.IDLE, Kind.PRESET_CHANGED, Kind.SHUTDOWN, Kind.REPLACED})
+
+_PHRASES = {
+    Kind.IDLE: "unloaded when idle",
+    Kind.SHUTDOWN: "llama-router stopped",
+    Kind.REPLACED: "another took its place",
+    Kind.REQUESTED: "unloaded on request",
+}
 
 
 @dataclass(frozen=True)
@@ -108,8 +116,6 @@ class EndReason:
                 return f"killed by {self.signal_name}"
             case Kind.EVICTED:
                 return f"evicted for {self.detail}" if self.detail else "evicted"
-            case Kind.IDLE:
-                return "unloaded when idle"
             case Kind.OUT_OF_MEMORY:
                 return f"out of memory: {self.detail}" if self.detail else "out of memory"
             case Kind.START_TIMEOUT:
@@ -122,7 +128,5 @@ class EndReason:
                 return str(self.detail)
             case Kind.PRESET_CHANGED:
                 return self.detail or "its preset changed"
-            case Kind.SHUTDOWN:
-                return "llama-router stopped"
-            case Kind.REQUESTED:
-                return "unloaded on request"
+            case _:
+                return _PHRASES[self.kind]

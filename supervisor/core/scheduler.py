@@ -29,6 +29,13 @@ class Scheduler:
         self.waiting = 0
         self._timed: dict[int, Lease] = {}
 
+    def restore(self, leases: Iterable[Lease]) -> None:
+        """Go on with leases of which another program granted some; the others wait in their models' queues."""
+        self.leases = {lease.id: lease for lease in sorted(leases, key=lambda lease: lease.id)}
+        queued = [lease for lease in self.leases.values() if lease.launch is None]
+        self.waiting = len(queued)
+        self._timed = {lease.id: lease for lease in queued if _due(lease) is not None}
+
     def ask(self, model: Model, asked: LeaseAsked, now: float, queue_limit: int) -> None:
         """Queue a lease, or refuse it at once: 1. the model has failed 2. it is not loaded and must not be 3. the queue
         is full, unless the lease can be granted right now."""

@@ -18,7 +18,8 @@ MOST_SHOWN = 200
 
 
 def fleet_status(fleet: Fleet, offset: float) -> Picture:
-    """`state`, `counts` by state, `memory`, `queue`, `web` and `models` by name. The shell adds what it alone knows."""
+    """`state`, `counts` by state, `memory`, `queue`, `web`, the web tiers `web_before` it that still finish what they
+    serve, and `models` by name. The shell adds what it alone knows."""
     models = [model_status(fleet, model, offset) for _, model in sorted(fleet.models.items())]
     counts = {state.value: 0 for state in State}
     for model in models:
@@ -31,6 +32,7 @@ def fleet_status(fleet: Fleet, offset: float) -> Picture:
         "memory": {"budget": dict(fleet.policy.budget), "planned": planned},
         "queue": queue_status(fleet, offset),
         "web": instance_status(fleet.web, offset),
+        "web_before": [instance_status(each, offset) for each in fleet.web_tiers.earlier],
         "models": models,
     }
 

@@ -12,10 +12,12 @@ Invariants, checked after every step:
 8. never more models than max_models, and nobody waits for a model while another one idles in its place
 9. no load is planned beyond the memory budget
 10. it can be shown at any time, and no two replicas share a name
+11. a program that takes it over decides as the one before would have
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,7 +25,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from supervisor.core import events, placement
+from supervisor.core import events, handover, placement
 from supervisor.core.commands import Command, Exit, Grant, Refuse, Spawn, Terminate
 from supervisor.core.events import (
     Asked,
@@ -88,7 +90,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     def some_launch(self) -> st.SearchStrategy[int]:
         """Mostly a model's: the web tier is one of four, and its end leads to little."""
-        models = [launch for launch, name in self.processes.items() if name != WEB]
+        models = [launch for launch, name in self.processes.items() if not name.startswith(WEB)]
         return st.sampled_from([*models, *models, *self.processes])
 
     def follow(self, command: Command, event: Event) -> None:
@@ -216,6 +218,25 @@ class FleetMachine(RuleBasedStateMachine):
         new = {name: p for name, p in presets(context, limit, replicas).items() if name in kept}
         self.send(events.PresetsChanged(new, {}, POLICY, NEEDS))
 
+    @precondition(lambda self: not self.fleet.stopping)
+    @rule()
+    def another_program_takes_over(self) -> None:
+        """Checked by 6, too: nobody takes over the fleet that is given the same history."""
+        told = json.loads(json.dumps(handover.record(self.fleet)))
+        before, self.fleet = self.fleet, handover.restored(told)
+        assert self.fleet.next_deadline() == before.next_deadline(), "11"
+        assert fleet_status(self.fleet, 0.0) == fleet_status(before, 0.0), "11"
+
+    @precondition(lambda self: not self.fleet.stopping)
+    @rule()
+    def another_web_tier(self) -> None:
+        """What follows then."""
+        for launch, name in self.processes.items():
+            if name == WEB:
+                self.processes[launch] = f"{WEB}#{launch}"
+        self.send(events.TakenOver())
+        assert self.fleet.web.name == WEB
+
     @precondition(lambda self: self.numbers > 40)
     @rule()
     def stop(self) -> None:
@@ -253,7 +274,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_limits_hold(self) -> None:
-        running = {self.fleet.models[name.partition("#")[0]].name for name in self.processes.values() if name != WEB}
+        running = {self.fleet.models[name.partition("#")[0]].name for name in self.processes.values() if name[0] != "@"}
         assert len(running) <= POLICY.max_models, "8"
 
     @invariant()

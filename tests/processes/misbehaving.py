@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 GATES: list[socket.socket] = []
 LISTENERS: list[socket.socket] = []
+HELD_CONNECTIONS: list[socket.socket] = []
 HEALTH: list[str] = ["200"]
 HELD: list[bytearray] = []
 PENDING: list[list[str]] = []
@@ -67,6 +68,11 @@ def serve(_: str) -> None:
             if request.startswith(b"GET /health"):
                 code = HEALTH.pop(0) if len(HEALTH) > 1 else HEALTH[0]
             connection.sendall(b"HTTP/1.1 %s X\r\nContent-Length: 2\r\n\r\nok" % code.encode())
+
+
+def hold(_: str) -> None:
+    """Take one connection, and never answer."""
+    HELD_CONNECTIONS.append(LISTENERS[0].accept()[0])
 
 
 def swallow(_: str) -> None:
@@ -235,6 +241,7 @@ STEPS: dict[str, Callable[[str], object]] = {
     "gate": gate,
     "listen": listen,
     "serve": serve,
+    "hold": hold,
     "swallow": swallow,
     "health": lambda codes: HEALTH.__setitem__(slice(None), codes.split(",")),
     "notify": notify,
