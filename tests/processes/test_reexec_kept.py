@@ -1,0 +1,52 @@
+"""What a reexec keeps beside processes and connections: cgroups with their limits, and the log in files."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from harness import READY, Supervisor
+from test_cgroups import Delegated, delegated  # noqa: F401  # a fixture
+from test_log_files import wait_for
+
+
+@pytest.fixture
+def held(delegated: Delegated, supervisors: Any) -> Iterator[Supervisor]:  # noqa: F811
+    """Its first program moves there; the next ones are there."""
+    prefix = f"import os\nif 'LLAMA_ROUTER_HANDOVER' not in os.environ: {delegated.prefix}"
+    yield supervisors(prefix=prefix).start("READY=1")
+
+
+def test_cgroups_go_on(held: Supervisor, delegated: Delegated) -> None:  # noqa: F811
+    model = held.load("a", *READY, limits={"cpu_weight": 50})
+    (own,) = delegated.launches().items()
+    held.call("reexec")
+    assert dict([own]) == delegated.launches() == {f"launch-{model['launch']}": {model["pid"]}}
+    assert {held.pid, held.status()["web"]["pid"]} <= delegated.own()
+    second = held.load("b")
+    assert delegated.launches()[f"launch-{second['launch']}"] == {second["pid"]}
+    held.call("unload", model="a", wait=True)
+    assert list(delegated.launches()) == [f"launch-{second['launch']}"]
+
+
+def test_cgroups_end_with_a_killed_supervisor(held: Supervisor, delegated: Delegated) -> None:  # noqa: F811
+    gate = held.gate("escaped")
+    held.load("a", f"escape={gate.path}", *READY)
+    daemon = gate.visitor()
+    held.call("reexec")
+    held.expected = -signal.SIGKILL
+    held.kill(held.pid, signal.SIGKILL)
+    daemon.gone()
+
+
+def test_log_files_go_on(supervisors: Any) -> None:
+    supervisor: Supervisor = supervisors(config="log: {directory: logs}\n").start("READY=1")
+    gate = supervisor.gate("g")
+    supervisor.load("a", "say=one", "mutter=tw", "listen={socket}", "notify=READY=1", gate.step, "say=o", "serve")
+    visitor = gate.visitor()
+    supervisor.call("reexec")
+    visitor.go()
+    text = wait_for(supervisor, supervisor.directory / "logs" / "llama-router.a.log", "a | two\n")
+    assert [line.partition(" ")[2] for line in text.splitlines()] == ["a | one", "a | two"]
