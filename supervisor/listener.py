@@ -69,7 +69,7 @@ class Listening(msgspec.Struct, frozen=True):
 class Listener:
     """Bound and listening, for clients that speak `scheme`. `url` is where people reach it. Raises CannotListen.
 
-    A socket that was `passed` is used in place of `listen`, and stays systemd's. `inherited` is what another program had.
+    A socket that was `passed` is used in place of `listen`, and stays systemd's; `inherited` is another program's.
 
     `address` is such as "127.0.0.1:8080", "[::1]:8080" or "unix:/run/llama.sock", with the real port where 0 was asked
     for; it can still be told when the socket is closed.

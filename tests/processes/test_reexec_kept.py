@@ -1,8 +1,9 @@
-"""What a reexec keeps beside processes and connections: cgroups with their limits, and the log in files."""
+"""What a reexec keeps beside processes and connections: cgroups, the log in files, and a socket of systemd's."""
 
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from harness import READY, Supervisor
 from test_cgroups import Delegated, delegated  # noqa: F401  # a fixture
 from test_log_files import wait_for
+from test_socket_activation import answers, passing
 
 
 @pytest.fixture
@@ -50,3 +52,20 @@ def test_log_files_go_on(supervisors: Any) -> None:
     visitor.go()
     text = wait_for(supervisor, supervisor.directory / "logs" / "llama-router.a.log", "a | two\n")
     assert [line.partition(" ")[2] for line in text.splitlines()] == ["a | one", "a | two"]
+
+
+def test_a_socket_of_systemd_stays_one(supervisors: Any) -> None:
+    supervisor: Supervisor = supervisors()
+    path = supervisor.directory / "passed.sock"
+    given = passing(f"socket.create_server({str(path)!r}, family=socket.AF_UNIX)").replace("\n", "\n    ")
+    supervisor.prefix = f"import os\nif 'LLAMA_ROUTER_HANDOVER' not in os.environ:{given}"
+    supervisor.start("READY=1")
+    supervisor.call("reexec")
+    assert supervisor.status()["listen"] == f"unix:{path}"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(path))
+        assert answers(sock)
+    supervisor.config.write_text("listen: 127.0.0.1:2\nweb: {workers: 1}\nmax_models: 0\n")
+    assert supervisor.call("reload")["changes"]["needs_restart"] == []
+    assert supervisor.stop() == 0
+    assert path.is_socket()
