@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 from supervisor import __version__, access, child, descriptors, exposure, preset_origins, protocol
 from supervisor.announcements import Announcements, Record
@@ -31,7 +29,7 @@ from supervisor.core.secrets import without_secrets
 from supervisor.core.status import fleet_status
 from supervisor.directories import Directories, check_socket_length, make_private
 from supervisor.effects import Effects
-from supervisor.errors import AlreadyRunning, CannotCreate, ConfigurationError, Problem
+from supervisor.errors import CannotCreate, ConfigurationError, Problem
 from supervisor.exposure import Admission, Hashes
 from supervisor.facts import FactBook
 from supervisor.file_history import History
@@ -51,12 +49,12 @@ from supervisor.probes import Probes
 from supervisor.protocol import WEB, Message
 from supervisor.reading import Reading
 from supervisor.reexec import Reexec
+from supervisor.runtime_lock import held
 from supervisor.signals import STOP, Signals
 from supervisor.succession import Succession
 from supervisor.systemd import Systemd
 
 NOTIFY_NAME = "notify.sock"
-LOCK_NAME = "lock"
 LONGEST_SOCKET_NAME = "1000000000.sock"
 MOST_NOTICES = 50
 
@@ -80,7 +78,7 @@ def run(
     make_private(directories.runtime)
     check_socket_length(directories.runtime / LONGEST_SOCKET_NAME)
     with contextlib.ExitStack() as stack:
-        lock = stack.enter_context(_locked(directories.runtime))
+        lock = stack.enter_context(held(directories.runtime))
         listener = Listener(address, _scheme(configuration), passed)
         stack.callback(listener.close)
         make_private(directories.state, tighten=False)
@@ -390,22 +388,3 @@ def _scheme(configuration: Configuration) -> str:
 
 def _overridden(listen: str | None, listener: Listener) -> frozenset[str]:
     return frozenset({"listen"} if listen is not None or listener.is_passed else ())
-
-
-@contextlib.contextmanager
-def _locked(runtime: Path) -> Iterator[int]:
-    """Hold the runtime directory; the kernel lets go of it however this process ends."""
-    descriptor = os.open(runtime / LOCK_NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise AlreadyRunning(
-                f"cannot start: another llama-router (pid {lock.read().strip() or 'unknown'}) uses {runtime}; "
-                "stop it, or choose another --runtime-dir"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield lock.fileno()

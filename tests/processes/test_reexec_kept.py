@@ -1,16 +1,19 @@
-"""What a reexec keeps beside processes and connections: cgroups, the log in files, and a socket of systemd's."""
+"""What a reexec keeps beside processes and connections: cgroups, the log in files, a socket of systemd, keys."""
 
 from __future__ import annotations
 
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import READY, Supervisor
 from test_cgroups import Delegated, delegated  # noqa: F401  # a fixture
 from test_log_files import wait_for
+from test_reexec_streams import Unix
 from test_socket_activation import answers, passing
 
 
@@ -69,3 +72,19 @@ def test_a_socket_of_systemd_stays_one(supervisors: Any) -> None:
     assert supervisor.call("reload")["changes"]["needs_restart"] == []
     assert supervisor.stop() == 0
     assert path.is_socket()
+
+
+def test_keys_of_the_environment_stay_known(supervisors: Any) -> None:
+    supervisor: Supervisor = supervisors(env={"LLAMA_ROUTER_API_KEY": "sk-of-the-environment"}).start("READY=1")
+
+    def status(key: str) -> int:
+        with closing(Unix(supervisor.directory / "web.sock")) as connection:
+            connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
+            with connection.getresponse() as response:
+                return response.status
+
+    assert (status("sk-of-the-environment"), status("another")) == (200, 401)
+    supervisor.call("reexec")
+    supervisor.eventually(lambda: not supervisor.status()["web_before"], "the new web tier serves")
+    assert (status("sk-of-the-environment"), status("another")) == (200, 401)
+    assert b"sk-of-the-environment" not in Path(f"/proc/{supervisor.pid}/environ").read_bytes()
