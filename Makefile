@@ -2,7 +2,7 @@
 # Every path here is relative: make itself cannot carry a checkout whose path has a space in it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow browser systemd screenshots peers clean
+.PHONY: help run test slow browser systemd screenshots peers deb clean
 
 LISTEN ?= 127.0.0.1:8080
 ARGS ?=
@@ -50,6 +50,9 @@ screenshots: ## take the pictures in docs/screenshots anew; look at them
 peers: ## llama.cpp's own llama-server, for the tests that run it; compiled once
 	@sh packaging/demo/environment.sh dev
 	@sh packaging/demo/peers.sh
+
+deb: ## the Debian package, in dist/; on Debian 12 or later, VERSION=1.2-3 for another version than its own
+	@sh packaging/deb/build.sh
 
 clean: ## remove what the other targets made, .venv included
 	@sh packaging/demo/run.sh --clean

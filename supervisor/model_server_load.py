@@ -33,6 +33,7 @@ _DEBUG, _INFO, _WARNING, _ERROR, _CONTINUED = 1, 2, 3, 4, 5  # enum ggml_log_lev
 _WORTH_READING = re.compile(
     r"print_info: (general\.name|arch|file type|file size|model params|n_ctx_train) "
     r"|offloaded \d+/|using device|: n_ctx  |(model|KV|compute) buffer size|ggml_\w+_init: found"
+    r"|loaded \w+ backend"
 )
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|failed to allocate|unable to allocate|cannot allocate|bad_alloc|ErrorOutOfDeviceMemory", re.I
@@ -63,6 +64,7 @@ def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> t
     # Read by create_app, which would then load another model.
     os.environ.pop("CONFIG_FILE", None)
     log = _NativeLog(verbose=model_settings.verbose)
+    _load_ggml_backends()
     try:
         with _hooked(on_progress, cap_context="n_ctx" not in settings):
             app, model = build(_ServerSettings(interrupt_requests=False), model_settings)
@@ -117,6 +119,20 @@ def _check_files(settings: Any) -> None:
     for path in paths:
         if path is not None:
             _check_gguf(path)
+
+
+def _load_ggml_backends() -> None:
+    """Have llama.cpp choose among its ggml backends, where these are libraries of their own (GGML_BACKEND_DL).
+
+    The Debian package has one for each kind of CPU. Left to itself, llama.cpp looks for them beside the executable,
+    which here is Python, and in the current directory (ggml_backend_load_all in ggml/src/ggml-backend-reg.cpp).
+    """
+    ggml = bindings._lib
+    ggml.ggml_backend_reg_count.restype = ctypes.c_size_t
+    if not ggml.ggml_backend_reg_count():
+        ggml.ggml_backend_load_all_from_path.argtypes = (ctypes.c_char_p,)
+        ggml.ggml_backend_load_all_from_path.restype = None
+        ggml.ggml_backend_load_all_from_path(os.fsencode(os.path.dirname(ggml._name)))  # noqa: PTH120
 
 
 def _check_gguf(path: str) -> None:
