@@ -11,8 +11,9 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/llama-router/wheels
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 DEBIAN_FRONTEND=noninteractive
 
 # Not for the builder's CPU alone: a library for each kind of x86-64 or ARM CPU, of which llama.cpp takes the best that runs.
-# The directory is where llama-cpp-python has its other libraries; CMake's own choice is outside of that package.
-cmake_arguments="-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON -DCMAKE_INSTALL_BINDIR=llama_cpp/lib"
+# They go where llama-cpp-python has its other libraries, and find those there.
+cmake_arguments='-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON
+    -DCMAKE_INSTALL_BINDIR=llama_cpp/lib -DCMAKE_INSTALL_RPATH=$ORIGIN'
 
 say() { printf '%s\n' "$*" >&2; }
 
