@@ -67,7 +67,7 @@ llama_cpp() {
 }
 
 compile_llama_cpp() {
-    quietly "$work/tools/bin/pip" download --no-deps --no-binary :all: --dest "$work" "$pin"
+    quietly "$work/tools/bin/pip" download --no-deps --no-binary llama-cpp-python --dest "$work" "$pin"
     mkdir "$work/llama"
     tar -xzf "$work"/llama_cpp_python-*.tar.gz -C "$work/llama" --strip-components=1
     # GCC before 14 does not know ARM's SME; CPUs that have it then use the variant without.

@@ -1,4 +1,4 @@
-"""The Debian package in a booted Debian: what it brings and starts, what upgrades keep, and that purge leaves nothing."""
+"""The Debian package in a booted Debian: what it brings and starts, what upgrades keep, what removal and purge leave."""
 
 from __future__ import annotations
 
