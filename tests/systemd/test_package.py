@@ -1,4 +1,4 @@
-"""The Debian package in a booted Debian: what it brings and starts, what upgrades keep, what removal and purge leave."""
+"""The Debian package in a booted Debian: what it brings and starts, what upgrades keep, and what is left in the end."""
 
 from __future__ import annotations
 
