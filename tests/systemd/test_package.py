@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from debian_package import LATER, Debian, built, later
+from debian_package import ENVIRONMENT, LATER, Debian, built, later
 from installed import CONFIG, MODEL, PRESETS, SERVICE
+from served import gguf
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -99,6 +102,26 @@ def test_a_model_answers_with_what_this_cpu_can_do(debian: Debian) -> None:
 def test_lintian_finds_nothing_else(package: Path) -> None:
     done = subprocess.run(("lintian", "--allow-root", package), capture_output=True, text=True)
     assert done.stdout == ""
+
+
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="no qemu-x86_64: apt-get install qemu-user")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are CPUs of x86-64")
+@pytest.mark.parametrize(("cpu", "library"), [("Nehalem", "sse42"), ("Haswell", "haswell")])
+def test_older_cpus_can_run_it(package: Path, tmp_path: Path, cpu: str, library: str) -> None:
+    subprocess.run(("dpkg", "--extract", package, tmp_path), check=True)
+    [packages] = (tmp_path / ENVIRONMENT).glob("lib/python3.*/site-packages")
+    script = "from supervisor.model_server_load import load; import sys; m = load({'model': sys.argv[1]}, print)[1]; "
+    script += "print(m.llama.create_completion('The capital of France is', max_tokens=2, temperature=0))"
+    # With nothing of this machine's environment: OPENBLAS_CORETYPE, for one, names a CPU.
+    done = subprocess.run(
+        ("qemu-x86_64", "-cpu", cpu, "/usr/bin/python3", "-c", script, gguf()),
+        env={"PATH": os.defpath, "PYTHONPATH": str(packages)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert (done.returncode, "Paris" in done.stdout) == (0, True), done.stderr
+    assert f"libggml-cpu-{library}.so" in done.stderr
 
 
 def test_an_upgrade_keeps_edits_and_breaks_no_stream(package: Path, tmp_path: Path) -> None:
