@@ -153,7 +153,9 @@ def test_removed_it_keeps_what_purge_takes_away(package: Path) -> None:
         machine.install(package)
         machine.preset("smollm2", model=MODEL, context=512)
         machine.chat("smollm2", max_tokens=1)
+        machine.run("systemctl", "stop", SERVICE)
         machine.run("systemctl", "enable", "--now", "llama-router.socket")
+        machine.get("/health")
         machine.apt("remove", "llama-router")
         assert machine.show(SERVICE, "ActiveState") == machine.show("llama-router.socket", "ActiveState") == "inactive"
         kept = machine.files() - before
