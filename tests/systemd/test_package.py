@@ -15,6 +15,8 @@ from debian_package import ENVIRONMENT, LATER, Debian, built, later
 from installed import CONFIG, MODEL, PRESETS, SERVICE
 from served import gguf
 
+QEMU = shutil.which("qemu-x86_64")
+
 pytestmark = pytest.mark.timeout(900)
 
 # What dpkg, apt, systemd and users' accounts write of every package. The user itself stays too.
@@ -104,7 +106,7 @@ def test_lintian_finds_nothing_else(package: Path) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="no qemu-x86_64: apt-get install qemu-user")
+@pytest.mark.skipif(QEMU is None, reason="no qemu-x86_64: apt-get install qemu-user")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these are CPUs of x86-64")
 @pytest.mark.parametrize(("cpu", "library"), [("Nehalem", "sse42"), ("Haswell", "haswell")])
 def test_older_cpus_can_run_it(package: Path, tmp_path: Path, cpu: str, library: str) -> None:
@@ -114,7 +116,7 @@ def test_older_cpus_can_run_it(package: Path, tmp_path: Path, cpu: str, library:
     script += "print(m.llama.create_completion('The capital of France is', max_tokens=2, temperature=0))"
     # With nothing of this machine's environment: OPENBLAS_CORETYPE, for one, names a CPU.
     done = subprocess.run(
-        ("qemu-x86_64", "-cpu", cpu, "/usr/bin/python3", "-c", script, gguf()),
+        (str(QEMU), "-cpu", cpu, "/usr/bin/python3", "-c", script, gguf()),
         env={"PATH": os.defpath, "PYTHONPATH": str(packages)},
         capture_output=True,
         text=True,

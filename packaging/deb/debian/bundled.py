@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from email.message import Message
 from importlib.metadata import Distribution, distributions
+from typing import cast
 
 
 def licence(about: Message) -> str:
@@ -18,8 +19,9 @@ def licence(about: Message) -> str:
 
 
 def line(package: Distribution) -> str:
-    about = package.metadata
-    return f"{about['Name']} {package.version}: {licence(about)}"  # type: ignore[arg-type]
+    """Its name, version and licence."""
+    about = cast(Message, package.metadata)
+    return f"{about['Name']} {package.version}: {licence(about)}"
 
 
 if __name__ == "__main__":
