@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fake_llama_server import ANSWERS, script
 from harness import QUICK, Supervisor, refused
+from made_gguf import make
 
 
 @pytest.fixture
@@ -22,9 +23,8 @@ def supervisor() -> Iterator[Supervisor]:
 def serve(supervisor: Supervisor, does: str, **keys: Any) -> None:
     """Write a preset that is served by a program which does that."""
     program = script(supervisor.directory / "llama-server", f"{ANSWERS}\n{does}\n")
-    model = supervisor.directory / "tiny.gguf"
-    model.touch()
-    body = {"backend": "llama-server", "binary": str(program), "model": str(model), "restart": QUICK, **keys}
+    model = make(supervisor.directory / "tiny.gguf")
+    body = {"backend": "llama-server", "binary": str(program), "model": model, "restart": QUICK, **keys}
     supervisor.write("tiny", {"models": {"tiny": body}})
     supervisor.call("reload")
 

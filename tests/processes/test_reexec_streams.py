@@ -112,7 +112,7 @@ def open_descriptors(supervisor: Supervisor) -> int:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_no_byte_is_lost_and_no_request_refused(supervisors: Start, times: int) -> None:
     supervisor = supervisors()
     command = [*COUNTING, "{socket}", str(supervisor.directory / "end")]
