@@ -21,7 +21,7 @@ from supervisor.log_files import LogFiles
 from supervisor.loop import Loop
 from supervisor.stderr import Stderr
 
-READ_BYTES = 16384
+READ_BYTES = 4096  # as many lines, which may all be empty, hold up the loop for some 20 ms
 DRAIN_READS = 64  # the largest pipe there is by default holds 1 MiB
 MAX_LINE = 4096
 KEPT_LINES = 1000
