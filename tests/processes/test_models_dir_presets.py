@@ -146,7 +146,7 @@ def test_a_directory_that_is_not_there(config: Path, models: Path, monkeypatch: 
 
 
 def test_the_one_by_default_may_be_missing(config: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.presets_dir._DEFAULT_MODELS", "models")
+    monkeypatch.setattr("supervisor.presets_dir.DEFAULT_MODELS", "models")
     models.rmdir()
     assert told_by(read(config)) == []
     models.touch()
@@ -156,7 +156,7 @@ def test_the_one_by_default_may_be_missing(config: Path, models: Path, monkeypat
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_the_one_by_default_may_be_out_of_sight(config: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a user who checks the configuration of a service, whose state is private."""
-    monkeypatch.setattr("supervisor.presets_dir._DEFAULT_MODELS", "private/models")
+    monkeypatch.setattr("supervisor.presets_dir.DEFAULT_MODELS", "private/models")
     config.write_text("models_dir: private/models\n")
     (models.parent / "private" / "models").mkdir(parents=True)
     (models.parent / "private" / "models").chmod(0)
