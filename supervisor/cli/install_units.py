@@ -27,7 +27,7 @@ SYSTEM_NEXT = (
 USER_NEXT = ("systemctl --user daemon-reload", "systemctl --user enable --now llama-router")
 
 
-@click.command("install-units", epilog="Example: sudo /opt/llama-router/bin/llama-router install-units")
+@click.command("install-units", epilog="Example: llama-router install-units --user")
 @click.option("--user", is_flag=True, help="For your own systemd, instead of the system's.")
 @path_option("--root", metavar="DIR", text="Write the system's files below DIR instead of /.")
 @click.option("--print", "only_print", is_flag=True, help="Print the files and write nothing.")

@@ -14,7 +14,7 @@ from supervisor.cli.terminal import escape, say, say_json
 @json_option
 @runtime_dir_option
 def command(as_json: bool) -> int:
-    """Go on as the version that is installed by now, without unloading a model.
+    """Go on as the version installed by now, unloading nothing.
 
     The supervisor becomes the new program in its place. Models, requests and waiting
     clients go on, and the new web tier takes over from the old one, which finishes

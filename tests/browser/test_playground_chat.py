@@ -7,7 +7,7 @@ import re
 
 from playing import API, CHAT, answers, ask, events, expect_done, limit, opened, reload, scripted
 from playwright.sync_api import expect
-from served import MODEL, Served, gguf
+from served import MODEL, Served, make_corrupt
 from visiting import Open
 
 WATCH = """() => {
@@ -105,8 +105,7 @@ def test_what_is_sent_is_what_is_set(visit: Open, router: Served) -> None:
 
 
 def test_a_model_that_fails(visit: Open, router: Served) -> None:
-    corrupt = router.directory / "corrupt.gguf"
-    corrupt.write_bytes(gguf().read_bytes()[:5_000_000])
+    corrupt = make_corrupt(router.directory / "corrupt.gguf")
     router.write("corrupt", {"models": {"corrupt": {"model": str(corrupt)}}})
     router.call("reload")
     page = opened(visit(router, CHAT, allowed=("503",)))
@@ -114,7 +113,7 @@ def test_a_model_that_fails(visit: Open, router: Served) -> None:
     trouble = page.locator("#trouble")
     expect(trouble).to_contain_text("corrupt failed: exited with code 65")
     trouble.locator("summary").click()
-    expect(trouble.locator("pre")).to_contain_text("corrupt.gguf")
+    expect(trouble.locator("pre")).to_contain_text("lhama")
     ask(page, "Are you there?")
     expect(answers(page).locator(".notice")).to_contain_text("'corrupt' has failed: exited with code 65")
     page.get_by_label("Model", exact=True).select_option(MODEL)

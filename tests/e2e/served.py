@@ -28,6 +28,13 @@ def gguf(name: Weights = "smollm2") -> Path:
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
+def make_corrupt(path: Path) -> Path:
+    """A whole GGUF file that no program can load: it is of an architecture that does not exist, lhama."""
+    key = b"general.architecture" + (8).to_bytes(4, "little") + (5).to_bytes(8, "little")
+    path.write_bytes(gguf().read_bytes().replace(key + b"llama", key + b"lhama", 1))
+    return path
+
+
 class Served(Supervisor):
     """A supervisor on 127.0.0.1 whose models are real."""
 

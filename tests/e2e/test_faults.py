@@ -12,7 +12,7 @@ import pytest
 import requests
 from harness import DEADLINE
 from observed import Process, children, processes
-from served import MODEL, Served, gguf
+from served import MODEL, Served, gguf, make_corrupt
 
 LONG = [{"role": "user", "content": "Write a long story about a lighthouse keeper and the sea."}]
 PROMPT = [{"role": "user", "content": "word " * 1500}]
@@ -47,9 +47,7 @@ def test_a_truncated_model_is_not_even_loaded_and_others_go_on(served: Served) -
 
 
 def test_a_corrupt_model_fails_with_its_own_words_and_others_go_on(served: Served) -> None:
-    corrupt = served.directory / "corrupt.gguf"
-    key = b"general.architecture" + (8).to_bytes(4, "little") + (5).to_bytes(8, "little")
-    corrupt.write_bytes(gguf().read_bytes().replace(key + b"llama", key + b"lhama", 1))
+    corrupt = make_corrupt(served.directory / "corrupt.gguf")
     served.write("corrupt", {"models": {"corrupt": {"model": str(corrupt)}}})
     served.call("reload")
     with pytest.raises(openai.InternalServerError) as caught:
