@@ -139,14 +139,22 @@ def test_an_upgrade_keeps_edits_and_breaks_no_stream(package: Path, tmp_path: Pa
         data = json.dumps({**body, "max_tokens": 400, "temperature": 0})
         with machine.start("curl", *options, "--data", data, "http://127.0.0.1:8080/v1/chat/completions") as stream:
             assert stream.stdout is not None and stream.stdout.readline().startswith("data: ")
+            processes = machine.show(SERVICE, "MainPID"), pid_of("smollm2", machine)
             machine.install(newer)
             assert stream.stdout.read().endswith("data: [DONE]\n\n")
         assert json.loads(machine.run("llama-router", "status", "--json"))["version"] == LATER
+        assert (machine.show(SERVICE, "MainPID"), pid_of("smollm2", machine)) == processes
         assert json.loads(machine.chat("smollm2", max_tokens=4))["choices"][0]["message"]["content"]
         assert machine.run("tail", "--lines=1", CONFIG) == "max_models: 2\n"
         assert machine.run("tail", "--lines=1", f"{PRESETS}/example.yaml") == "# mine\n"
         assert "later version" in machine.run("cat", f"{CONFIG}.dpkg-dist")
         assert machine.show(SERVICE, "NRestarts") == "0"
+
+
+def pid_of(model: str, machine: Debian) -> int:
+    """Of the model's server."""
+    pid: int = json.loads(machine.run("llama-router", "status", model, "--json"))["pid"]
+    return pid
 
 
 def test_removed_it_keeps_what_purge_takes_away(package: Path) -> None:
