@@ -122,6 +122,8 @@ class _Database:
         try:
             found = self.path.stat()
         except FileNotFoundError:
+            if self.path.is_symlink():  # what it leads to is away, and may hold keys
+                raise
             self.path.parent.stat()  # what is not there because nothing is there is no answer
             self._disconnect()
             return
@@ -154,9 +156,11 @@ class _File:
         if version != self._version:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                content = os.read(descriptor, MAX_FILE)
+                content = os.read(descriptor, MAX_FILE + 1)
             finally:
                 os.close(descriptor)
+            if len(content) > MAX_FILE:  # its last key would be cut, and the piece a key
+                raise OSError(None, f"it is larger than {MAX_FILE} bytes")
             self._keys = {
                 keys.digest(line): Key(None, f"{OF_FILE}:{number}") for number, line in keys.in_file(content).items()
             }

@@ -11,7 +11,9 @@ import os
 import socket
 import ssl
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from admin.connection import linger, silent_timeout
 
@@ -25,13 +27,34 @@ PLAIN_TEXT = b"this port speaks https: write https:// instead of http://\n"
 log = logging.getLogger("gunicorn.error.admin")
 
 
+Pair = tuple[bytes, bytes]
+
+# What could be used last. The master looks before it forks a worker, which may be at a moment when the files can't.
+_last: Pair | None = None
+
+
+def look(certificate: str, key: str) -> None:
+    """Remember the two files, if they can be used."""
+    global _last
+    with suppress(OSError):
+        pair = _read(certificate), _read(key)
+        _context(pair)
+        _last = pair
+
+
 class Certificate:
-    """Two PEM files. Raises OSError, ssl.SSLError among them, when they can't be used at first."""
+    """Two PEM files. Raises OSError, ssl.SSLError among them, when they can't be used, and never could."""
 
     def __init__(self, certificate: str, key: str) -> None:
         self._files = (certificate, key)
         self._seen = self._look()
-        self._context = self._read()
+        try:
+            self._context = self._opened()
+        except OSError as error:
+            if _last is None:
+                raise
+            self._complain(error)
+            self._context = _context(_last)
         self._looked = time.monotonic()
 
     def wrap(self, client: socket.socket) -> ssl.SSLSocket | None:
@@ -55,11 +78,9 @@ class Certificate:
             if (seen := self._look()) != self._seen:
                 self._seen = seen
                 try:
-                    self._context = self._read()
+                    self._context = self._opened()
                 except OSError as error:
-                    log.error(
-                        "cannot use %s and %s, which have changed: %s; those before stay in use", *self._files, error
-                    )
+                    self._complain(error)
         return self._context
 
     def _look(self) -> list[tuple[int, int, int] | None]:
@@ -72,11 +93,36 @@ class Certificate:
                 seen.append(None)
         return seen
 
-    def _read(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.set_alpn_protocols(["http/1.1"])
-        context.load_cert_chain(*self._files, NO_PASSWORD)
-        return context
+    def _opened(self) -> ssl.SSLContext:
+        certificate, key = self._files
+        return _context((_read(certificate), _read(key)))
+
+    def _complain(self, error: OSError) -> None:
+        log.error("cannot use %s, which have changed: %s; those before stay in use", " and ".join(self._files), error)
+
+
+def _read(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def _context(pair: Pair) -> ssl.SSLContext:
+    """OpenSSL's, which takes files only. Raises ssl.SSLError."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    with _file(pair[0]) as certificate, _file(pair[1]) as key:
+        context.load_cert_chain(certificate, key, NO_PASSWORD)
+    return context
+
+
+@contextmanager
+def _file(content: bytes) -> Iterator[str]:
+    """The path of a file in memory."""
+    descriptor = os.memfd_create("pem")
+    try:
+        os.write(descriptor, content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def goodbye(client: socket.socket) -> None:

@@ -33,9 +33,9 @@ from gunicorn.http.errors import (
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 
-from admin import connection, errors
+from admin import connection, errors, tls
 from admin.connection import silent_timeout
-from admin.tls import Certificate, goodbye
+from admin.tls import goodbye
 from admin.turns import Turns
 
 FIRST_REQUEST_SECONDS = 20.0
@@ -76,10 +76,18 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
         super().__init__(*args, **kwargs)
         self._wake = Event()
         self._waiting: dict[gevent.Timeout, gevent.Greenlet[..., Any]] = {}
+        self._certificate: tls.Certificate | None = None
+        if self.cfg.is_ssl:
+            tls.look(self.cfg.certfile, self.cfg.keyfile)
+
+    def load_wsgi(self) -> None:
+        """In the worker, with gevent's sockets by now; one that has no certificate is never ready."""
+        if self.cfg.is_ssl:
+            self._certificate = tls.Certificate(self.cfg.certfile, self.cfg.keyfile)
+        super().load_wsgi()
 
     def run(self) -> None:
         """Serve until SIGTERM, then finish what is in progress."""
-        self._certificate = Certificate(self.cfg.certfile, self.cfg.keyfile) if self.cfg.is_ssl else None
         pool = Pool(self.worker_connections)
         servers = [self._listen(listener, pool) for listener in self.sockets]
         while self.alive:

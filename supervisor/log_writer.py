@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import socket
+import stat
 from pathlib import Path
 from typing import NoReturn
 
@@ -105,7 +106,13 @@ class Files:
 
 
 def _opened(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """A pipe that nobody reads is none to wait for: O_NONBLOCK."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(None, f"{path.name} is not a regular file")
+    return fd
 
 
 def _write_all(fd: int, lines: bytes, size: int) -> None:

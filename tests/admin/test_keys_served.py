@@ -290,6 +290,20 @@ def test_damaged_keys_open_nothing(tier: WebTier, state: Path, supervisor: FakeS
     assert everywhere(tier, bearer(secret)) == {200}
 
 
+def test_a_file_that_is_elsewhere_and_away_is_not_taken_for_none(
+    tier: WebTier, state: Path, supervisor: FakeSupervisor, tmp_path: Path
+) -> None:
+    secret = make(state)
+    assert everywhere(tier, bearer(secret)) == {200}
+    path = state / KEYS_FILE
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "not-mounted" / KEYS_FILE)
+    assert everywhere(tier, {}) == everywhere(tier, bearer(secret)) == {503}
+    path.unlink()
+    (tmp_path / "elsewhere").replace(path)
+    assert everywhere(tier, bearer(secret)) == {200}
+
+
 def test_a_file_that_is_cut_off_in_place(tier: WebTier, state: Path, supervisor: FakeSupervisor) -> None:
     secret = make(state)
     assert everywhere(tier, bearer(secret)) == {200}
@@ -351,6 +365,8 @@ def test_a_file_as_llama_servers(shared_supervisor: FakeSupervisor, supervisor: 
         ]
         file.write_text("three\n")
         assert [status_of(tier, bearer(key)) for key in ("one", "three")] == [401, 200]
+        file.write_bytes(b"x" * (2**20 - 4) + b"\nabcdefgh\n")
+        assert status_of(tier, bearer("abc")) == 503, "a piece of a key is none"
         file.write_text("")
         assert [status_of(tier), status_of(tier, bearer("three"))] == [401, 401]
         file.unlink()

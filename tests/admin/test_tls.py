@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import threading
@@ -194,3 +195,39 @@ def test_an_encrypted_key_asks_nobody(tmp_path: Path, authority: trustme.CA) -> 
     encrypt(files[1])
     with pytest.raises(OSError, match="SSL"):
         tls.Certificate(*map(str, files))
+
+
+def test_a_worker_that_starts_meanwhile_has_the_one_before(tier: WebTier, authority: trustme.CA) -> None:
+    certificate_file, _ = write(tier.runtime_dir, authority, "worker.example")
+    secured(tier, authority, "worker.example").close()
+    restart_worker(tier)  # the master has seen it by now
+    kept = certificate_file.read_bytes()
+    certificate_file.write_bytes(b"half")
+    restart_worker(tier)
+    secured(tier, authority, "worker.example").close()
+    certificate_file.write_bytes(kept)
+
+
+def restart_worker(tier: WebTier) -> None:
+    """Kill the only one, and wait until another is ready."""
+    [pid] = tier.worker_pids()
+    os.kill(pid, signal.SIGKILL)
+    tier.notices.append(tier.notify.recv(1024))
+
+
+def test_without_a_certificate_nobody_says_that_it_is_ready(
+    authority: trustme.CA, shared_supervisor: FakeSupervisor, tmp_path: Path
+) -> None:
+    (tmp_path / "control.sock").symlink_to(shared_supervisor.path)
+    certificate_file, key = write(tmp_path, authority)
+    certificate_file.write_bytes(b"half")
+    names = {"LLAMA_ROUTER_CERTIFICATE": str(certificate_file), "LLAMA_ROUTER_CERTIFICATE_KEY": str(key)}
+    tier = WebTier(tmp_path, environment=names)
+    tier.launch()
+    try:
+        assert tier.process.wait(DEADLINE) != 0
+        tier.notify.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            tier.notify.recv(1024)
+    finally:
+        tier.close()

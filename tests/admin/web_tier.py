@@ -93,7 +93,13 @@ class WebTier:
         return self.runtime_dir / "state"
 
     def start(self) -> None:
-        """Return when a worker has said READY=1."""
+        """Return when each worker has said READY=1."""
+        self.launch()
+        for _ in range(self.workers):
+            self.notices.append(self.notify.recv(1024))
+
+    def launch(self) -> None:
+        """Return when it has been started."""
         self.state_dir.mkdir(mode=0o700, exist_ok=True)
         if self.family == socket.AF_INET:
             self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -121,8 +127,6 @@ class WebTier:
         }
         self.log = (self.runtime_dir / "web.log").open("w+b")
         self.process = subprocess.Popen(self._argv(), env=environment, pass_fds=(fd,), stderr=self.log, stdout=self.log)
-        for _ in range(self.workers):
-            self.notices.append(self.notify.recv(1024))
         self.address = self.listener.getsockname()
 
     def _argv(self) -> list[str]:

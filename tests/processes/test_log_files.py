@@ -229,6 +229,19 @@ def test_a_link_in_the_way_is_not_followed(logs: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "victim").exists()
 
 
+def test_a_pipe_in_the_way_is_not_waited_for(logs: Path) -> None:
+    logs.mkdir(parents=True)
+    os.mkfifo(logs / "llama-router.log")
+    files = Files(logs, KEEP)
+    told = files.append("llama-router.log", LINE)
+    assert told is not None and "cannot write log files" in told
+    reader = os.open(logs / "llama-router.log", os.O_RDONLY | os.O_NONBLOCK)
+    assert files.append("llama-router.log", LINE) is None
+    assert os.read(reader, 100) == b""
+    os.close(reader)
+    assert files.append("llama-router.other.log", LINE) is not None  # it is told that lines are written again
+
+
 def test_a_directory_of_somebody_else_is_not_used(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("giving a directory away takes root")
