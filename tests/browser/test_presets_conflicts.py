@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from editing import PATH, TEXT, put_back
 from playwright.sync_api import Page, Route, expect
 from served import MODEL, Served, gguf
 from visiting import Open
 
-PATH = f"/ui/presets?file={MODEL}.yaml"
-TEXT = f"models:\n  {MODEL}:\n    model: {{}}\n    context: 512\n"
 WOULD = f"A save would: change {MODEL}"
 
 
@@ -25,10 +24,7 @@ def router() -> Iterator[Served]:
 @pytest.fixture(autouse=True)
 def _as_it_was(router: Served) -> Iterator[None]:
     yield
-    for path in router.presets.iterdir():
-        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    router.write(MODEL, TEXT.format(gguf()))
-    router.call("reload")
+    put_back(router)
 
 
 def edited(page: Page, more: str = "    threads: 1") -> Page:
@@ -96,6 +92,19 @@ def test_a_file_that_is_renamed(visit: Open, router: Served) -> None:
     (router.presets / "renamed.yaml").unlink()
     page.locator("#text").press("Control+s")  # the problem is gone, and nothing had to be typed for that
     expect(page.locator("#outcome")).to_contain_text("Saved:")
+    assert "threads: 1" in content(router)
+
+
+def test_a_file_that_comes_back_as_it_was_is_no_conflict(visit: Open, router: Served) -> None:
+    page = edited(visit(router, PATH))
+    path = router.presets / f"{MODEL}.yaml"
+    path.rename(router.directory / "elsewhere.yaml")
+    save(page)
+    expect(page.get_by_role("alert")).to_contain_text("was removed or renamed")
+    (router.directory / "elsewhere.yaml").rename(path)
+    page.locator("#text").press("Control+s")
+    expect(page.locator("#outcome")).to_contain_text("Saved:")
+    expect(page.get_by_role("alert")).to_have_count(0)
     assert "threads: 1" in content(router)
 
 

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from editing import PATH, TEXT, put_back
 from playwright.sync_api import Page, expect
 from served import MODEL, Served, gguf
 from visiting import Open
-
-PATH = f"/ui/presets?file={MODEL}.yaml"
-TEXT = f"models:\n  {MODEL}:\n    model: {{}}\n    context: 512\n"
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +26,7 @@ def router() -> Iterator[Served]:
 @pytest.fixture(autouse=True)
 def _as_it_was(router: Served) -> Iterator[None]:
     yield
-    for path in router.presets.iterdir():
-        path.unlink()
-    router.write(MODEL, TEXT.format(gguf()))
-    router.call("reload")
+    put_back(router)
 
 
 def type_at_the_end(page: Page, text: str) -> None:

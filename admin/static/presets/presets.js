@@ -137,6 +137,7 @@ class Page {
   // What has not been found good is checked first: what is wrong may have been put right elsewhere meanwhile.
   async save() {
     if (this.#saving || !this.#dirty || !form.reportValidity()) return;
+    if (this.#conflict.hasChildNodes()) await this.look().catch(() => {});
     if (!this.#conflict.hasChildNodes() && !this.#verdict?.savable) await this.#check();
     if (this.#whyNot) {
       this.#state.textContent = `not saved: ${this.#whyNot}`;
@@ -282,7 +283,13 @@ class Page {
     const { text, sha } = found;
     const wasUnsure = this.#unsure;
     this.#unsure = false;
-    const isNews = before === this.#base && !this.#saving && sha !== this.#base && sha !== this.#theirs;
+    const isStill = before === this.#base && !this.#saving;
+    if (isStill && sha === this.#base && this.#theirs !== undefined) { // the file is again what was begun with
+      this.#theirs = undefined;
+      this.#conflict.replaceChildren();
+      this.#changed();
+    }
+    const isNews = isStill && sha !== this.#base && sha !== this.#theirs;
     // Of a new file that others have made too, it is told when this one is saved.
     if (isNews && !(form.dataset.new && text !== this.#editor.text)) this.#met(text, sha);
     else if (wasUnsure) this.#check();
