@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NoReturn
 
-from supervisor.child import die_with_parent
-from supervisor.guard import LAST_FD
+from supervisor.forked import READ_BYTES, Forked
 from supervisor.loop import Loop
 
-READ_BYTES = 65536  # what a pipe takes at once, pipe(7)
 PATIENCE = 60.0
 
 Work = Callable[[], bytes]
@@ -30,7 +25,7 @@ class Aside:
         self._then: Then | None = None
         self._answer = b""
         self._due: float | None = None
-        self._process: tuple[int, int] | None = None  # its pidfd, and the pipe it writes to
+        self._process: Forked | None = None
         loop.timed.append(self)
 
     def start(self, work: Work, then: Then) -> None:
@@ -62,20 +57,10 @@ class Aside:
                 self._then(None)
 
     def _fork(self, work: Work) -> None:
-        """Raises OSError, and nothing is left behind."""
-        parent = os.getpid()
-        pipe, write_end = os.pipe2(os.O_CLOEXEC)
-        try:
-            if (pid := os.fork()) == 0:
-                _work(work, parent, write_end)
-            self._process = os.pidfd_open(pid), pipe
-        except OSError:
-            os.close(pipe)  # which ends a process that was forked
-            raise
-        finally:
-            os.close(write_end)
+        """Raises OSError."""
+        self._process = process = Forked(lambda answer: answer.write(work()))
         self._due = time.monotonic() + PATIENCE
-        self._loop.watch(pipe, lambda: self._readable(pipe))
+        self._loop.watch(process.pipe, lambda: self._readable(process.pipe))
 
     def _readable(self, pipe: int) -> None:
         if data := os.read(pipe, READ_BYTES):
@@ -90,28 +75,8 @@ class Aside:
         self._next()
 
     def _end(self) -> None:
-        """Kill the process, and wait for nothing: it is reaped like any other orphan."""
-        if self._process is None:
-            return
-        pidfd, pipe = self._process
+        if self._process is not None:
+            self._loop.unwatch(self._process.pipe)
+            self._process.end()
         self._process = self._due = None
         self._answer = b""
-        self._loop.unwatch(pipe)
-        os.close(pipe)
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.close(pidfd)
-
-
-def _work(work: Work, parent: int, pipe: int) -> NoReturn:
-    """The child's whole life."""
-    try:
-        signal.set_wakeup_fd(-1)
-        die_with_parent(parent)
-        os.closerange(3, pipe)
-        os.closerange(pipe + 1, LAST_FD)
-        answer = work()
-        with os.fdopen(pipe, "wb") as answers:
-            answers.write(answer)
-    finally:
-        os._exit(0)

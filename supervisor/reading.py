@@ -7,25 +7,21 @@ likes. The loop must not stand still for them.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import IO
 
 import msgspec
 
 from supervisor.backends.llama_server_asking import Answer, Question, ask
-from supervisor.child import die_with_parent
-from supervisor.guard import LAST_FD
+from supervisor.forked import READ_BYTES, Forked
 from supervisor.logs import Journal
 from supervisor.loop import Loop
 from supervisor.needs import Header, read, unreadable
 from supervisor.yaml_source import printable
 
-READ_BYTES = 65536  # what a pipe takes at once, pipe(7)
 # How long one file may take, and how long none of the programs may answer, which is more than `ask` waits. Each that
 # took so long halves it for the next, or a thousand on a dead mount would take a thousand times as long.
 PATIENCE = 60.0
@@ -61,7 +57,7 @@ class Reading:
         self._done: Callable[[], None] | None = None
         self._patience = PATIENCE
         self._due: float | None = None
-        self._process: tuple[int, int] | None = None  # its pidfd, and the pipe it writes to
+        self._process: Forked | None = None
         self._partial = b""
         loop.timed.append(self)
 
@@ -112,21 +108,11 @@ class Reading:
             done()
 
     def _fork(self) -> None:
-        """Raises OSError, and nothing is left behind."""
-        parent = os.getpid()
-        self._asked = list(self._left)
-        pipe, write_end = os.pipe2(os.O_CLOEXEC)
-        try:
-            if (pid := os.fork()) == 0:
-                _learn_all(self._asked, parent, write_end)
-            self._process = os.pidfd_open(pid), pipe
-        except OSError:
-            os.close(pipe)  # which ends a process that was forked
-            raise
-        finally:
-            os.close(write_end)
+        """Raises OSError."""
+        self._asked = asked = list(self._left)
+        self._process = process = Forked(lambda answers: _learn_all(asked, answers))
         self._due = time.monotonic() + self._patience
-        self._loop.watch(pipe, lambda: self._readable(pipe))
+        self._loop.watch(process.pipe, lambda: self._readable(process.pipe))
 
     def _readable(self, pipe: int) -> None:
         data = os.read(pipe, READ_BYTES)
@@ -154,17 +140,11 @@ class Reading:
         self._take(unknown, Answer(why=why, may_pass=True) if isinstance(unknown, Question) else unreadable())
 
     def _end(self) -> None:
-        """Kill the process, and wait for nothing."""
-        if self._process is None:
-            return
-        pidfd, pipe = self._process
+        if self._process is not None:
+            self._loop.unwatch(self._process.pipe)
+            self._process.end()
         self._process = self._due = None
         self._partial = b""
-        self._loop.unwatch(pipe)
-        os.close(pipe)
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.close(pidfd)
 
 
 def _words(unknown: Unknown) -> tuple[str, str]:
@@ -174,19 +154,11 @@ def _words(unknown: Unknown) -> tuple[str, str]:
     return "read", f"the header of {printable(Path(unknown))}"
 
 
-def _learn_all(unknown: Sequence[Unknown], parent: int, pipe: int) -> NoReturn:
-    """The child's whole life: a line for each, as it is found out. It is reaped like any other orphan."""
-    try:
-        signal.set_wakeup_fd(-1)
-        die_with_parent(parent)
-        os.closerange(3, pipe)
-        os.closerange(pipe + 1, LAST_FD)
-        with os.fdopen(pipe, "wb") as answers:
-            for line in _lines(unknown):
-                answers.write(line + b"\n")
-                answers.flush()
-    finally:
-        os._exit(0)
+def _learn_all(unknown: Sequence[Unknown], answers: IO[bytes]) -> None:
+    """A line for each, as it is found out."""
+    for line in _lines(unknown):
+        answers.write(line + b"\n")
+        answers.flush()
 
 
 def _lines(unknown: Sequence[Unknown]) -> Iterator[bytes]:
