@@ -26,15 +26,14 @@ PLAIN_TEXT = b"this port speaks https: write https:// instead of http://\n"
 
 log = logging.getLogger("gunicorn.error.admin")
 
-
 Pair = tuple[bytes, bytes]
 
-# What could be used last. The master looks before it forks a worker, which may be at a moment when the files can't.
+# What could be used last, as far as the master knows: it forks workers, maybe at a moment when the files can't be.
 _last: Pair | None = None
 
 
-def look(certificate: str, key: str) -> None:
-    """Remember the two files, if they can be used."""
+def remember(certificate: str, key: str) -> None:
+    """The two files, if they can be used."""
     global _last
     with suppress(OSError):
         pair = _read(certificate), _read(key)
@@ -47,7 +46,7 @@ class Certificate:
 
     def __init__(self, certificate: str, key: str) -> None:
         self._files = (certificate, key)
-        self._seen = self._look()
+        self._seen = self._versions()
         try:
             self._context = self._opened()
         except OSError as error:
@@ -75,7 +74,7 @@ class Certificate:
         now = time.monotonic()
         if now - self._looked >= LOOKED_AFTER_SECONDS:
             self._looked = now
-            if (seen := self._look()) != self._seen:
+            if (seen := self._versions()) != self._seen:
                 self._seen = seen
                 try:
                     self._context = self._opened()
@@ -83,7 +82,7 @@ class Certificate:
                     self._complain(error)
         return self._context
 
-    def _look(self) -> list[tuple[int, int, int] | None]:
+    def _versions(self) -> list[tuple[int, int, int] | None]:
         seen: list[tuple[int, int, int] | None] = []
         for path in self._files:
             try:

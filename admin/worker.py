@@ -78,7 +78,7 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
         self._waiting: dict[gevent.Timeout, gevent.Greenlet[..., Any]] = {}
         self._certificate: tls.Certificate | None = None
         if self.cfg.is_ssl:
-            tls.look(self.cfg.certfile, self.cfg.keyfile)
+            tls.remember(self.cfg.certfile, self.cfg.keyfile)
 
     def load_wsgi(self) -> None:
         """In the worker, with gevent's sockets by now; one that has no certificate is never ready."""
