@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-from playwright.sync_api import Browser, Page
-from served import Served
+from playwright.sync_api import Page
 
 from admin.words import ago, duration
 
@@ -28,16 +24,6 @@ TICK = """async ago => {
   tick(root);
   return root.textContent;
 }"""
-
-
-@pytest.fixture(scope="module")
-def page(router: Served, chromium: Browser) -> Iterator[Page]:
-    """A page that imports the dashboard's modules."""
-    context = chromium.new_context(base_url=router.url)
-    page = context.new_page()
-    page.goto("/ui/login")
-    yield page
-    context.close()
 
 
 def test_scripts_use_the_words_of_the_server(page: Page) -> None:

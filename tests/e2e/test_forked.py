@@ -10,7 +10,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from observed import DEADLINE, children
+from observed import DEADLINE, command_lines
 from served import MODEL, Served
 
 QUESTION = openai.types.chat.ChatCompletionUserMessageParam(role="user", content="What is the capital of France?")
@@ -30,8 +30,8 @@ def forking() -> Iterator[Served]:
 
 def forkserver_of(served: Served) -> Path:
     """Its directory in /proc."""
-    found = [Path(f"/proc/{pid}") for pid in children(served.pid)]
-    return next(path for path in found if b"supervisor.forkserver" in (path / "cmdline").read_bytes())
+    lines = command_lines(served.pid)
+    return Path(f"/proc/{next(pid for pid, line in lines.items() if b'supervisor.forkserver' in line)}")
 
 
 def is_forked(served: Served, name: str) -> bool:

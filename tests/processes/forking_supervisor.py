@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import QUICK, READY, Supervisor
 from made_gguf import make
-from observed import children
+from observed import command_lines
 
 HERE = Path(__file__).parent
 Start = Callable[..., Supervisor]
@@ -37,10 +37,8 @@ def load(supervisor: Supervisor, name: str = "m", *steps: str, **keys: Any) -> i
 
 def forkserver_of(supervisor: Supervisor) -> int:
     """Its pid; 0 if there is none."""
-    for pid, state in children(supervisor.pid).items():
-        if state != "Z" and b"supervisor.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return pid
-    return 0
+    found = (pid for pid, line in command_lines(supervisor.pid).items() if b"supervisor.forkserver" in line)
+    return next(found, 0)
 
 
 def is_forked(pid: int) -> bool:

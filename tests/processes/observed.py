@@ -139,6 +139,16 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
+def command_lines(parent: int) -> dict[int, bytes]:
+    """What the children of a process were started as; without those that are gone by now."""
+    found = {}
+    for pid in children(parent):
+        with suppress(OSError):
+            if line := Path(f"/proc/{pid}/cmdline").read_bytes():
+                found[pid] = line
+    return found
+
+
 def bytes_used(pid: int) -> int:
     """Resident memory."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from harness import Supervisor
-from observed import Process, children
+from observed import Process, children, command_lines
 
 from supervisor.log_writer import Files
 
@@ -38,8 +38,8 @@ def writing(supervisors: Any, log: str = "directory: logs") -> tuple[Supervisor,
 def writer_of(supervisor: Supervisor) -> int:
     """The child that writes files: the only one of the supervisor's own command line that holds no pipe."""
     mine = Path(f"/proc/{supervisor.pid}/cmdline").read_bytes()
-    for pid in children(supervisor.pid):
-        if Path(f"/proc/{pid}/cmdline").read_bytes() == mine:
+    for pid, line in command_lines(supervisor.pid).items():
+        if line == mine:
             held = {str(path.readlink()).partition(":")[0] for path in Path(f"/proc/{pid}/fd").iterdir()}
             if "socket" in held:
                 return pid

@@ -95,7 +95,12 @@ def test_children_get_no_word_and_no_socket_of_it(supervisors: type[Supervisor])
     listening = Path(f"/proc/{supervisor.pid}/fd/3").readlink()
     assert str(listening).startswith("socket:")
     web = supervisor.status()["web"]["pid"]
-    assert {child for child in children(supervisor.pid) if listening in held(child)} == {web}
+
+    def holders() -> set[int]:
+        return {child for child in children(supervisor.pid) if listening in held(child)}
+
+    # What the loop forks to measure the model holds everything for as long as it takes to close it.
+    supervisor.eventually(lambda: holders() == {web}, "the web tier alone holds it")
 
 
 @pytest.mark.parametrize("variables", [{"pid": "1"}, {}])
