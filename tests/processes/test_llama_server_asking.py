@@ -78,7 +78,7 @@ def test_many_that_hang_take_no_longer_than_one(tmp_path: Path, monkeypatch: pyt
     hanging = [script(tmp_path / f"h{number}", HANGS, python=False) for number in range(9)]
     started = time.monotonic()
     found = answers(hanging)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 3, "one after another, or three at a time"
     assert found == {path.name: Answer(why="--version did not end within 1s", may_pass=True) for path in hanging}
     assert not list(processes(str(tmp_path)))
 

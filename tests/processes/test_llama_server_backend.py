@@ -104,7 +104,7 @@ def test_hostile_programs_cost_little_and_leave_nothing(
     assert time.monotonic() - started < 5
     started = time.monotonic()
     assert words in why(hostile, programs, env=env)
-    assert time.monotonic() - started < 0.5, "it was asked again"
+    assert time.monotonic() - started < 2, "it was asked again"
     for pid, _ in processes(str(hostile)):
         with suppress(ProcessLookupError), Process(pid) as left:
             left.gone(2)

@@ -42,9 +42,9 @@ def test_one_that_says_it_is_stuck_is_killed_at_once(supervisor: Supervisor) -> 
 
 
 def test_a_server_that_cannot_notify_is_asked_for_its_health(supervisor: Supervisor) -> None:
-    supervisor.load("m", "listen={socket}", "serve", ready=HEALTH, watchdog="400ms")
+    supervisor.load("m", "listen={socket}", "serve", ready=HEALTH, watchdog="1s")
     launch = supervisor.model("m")["launch"]
-    supervisor.cpu_seconds_in(1.0)
+    supervisor.cpu_seconds_in(2.0)
     assert supervisor.model("m")["launch"] == launch
     watch = supervisor.watch("m")
     supervisor.kill(supervisor.model("m")["pid"], signal.SIGSTOP)
@@ -83,9 +83,9 @@ def test_one_that_hangs_every_time_fails(supervisor: Supervisor) -> None:
 
 def test_loading_may_take_longer_than_the_watchdog(supervisor: Supervisor) -> None:
     gate = supervisor.gate("slow")
-    supervisor.add("m", gate.step, "beat=50", *READY, watchdog="200ms")
+    supervisor.add("m", gate.step, "beat=100", *READY, watchdog="1s")
     waiting = supervisor.lease("m")
     visitor = gate.visitor()
-    supervisor.cpu_seconds_in(0.6)
+    supervisor.cpu_seconds_in(1.5)
     visitor.go()
     assert waiting.grant()["launch"] == supervisor.model("m")["launch"]
