@@ -2,7 +2,7 @@
 # Every path here is relative: make itself cannot carry a checkout whose path has a space in it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow browser systemd screenshots peers deb clean
+.PHONY: help run test coverage slow browser systemd screenshots peers deb clean
 
 LISTEN ?= 127.0.0.1:8080
 ARGS ?=
@@ -13,21 +13,28 @@ export LISTEN PYTHON
 
 VENV_PYTHON := .venv/bin/python
 
+# What make test runs: all but those with targets of their own.
+DEFAULT := not slow and not browser and not systemd
+
 help: ## list these targets
 	@echo "usage: make TARGET [VARIABLE=value]"
-	@sed -n 's/^\([a-z]*\): ## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-12s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z]*\): ## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-14s%s\n' "$$name" "$$what"; done
 
 run: ## install into .venv if need be and serve a small demo model; LISTEN=127.0.0.1:8080
 	@sh packaging/demo/environment.sh
 	@exec sh packaging/demo/run.sh
 
-test: ## ruff, mypy and pytest with coverage; ARGS='-k word -x' goes to pytest
+test: ## ruff, mypy and pytest; ARGS='-k word -x' goes to pytest
 	@sh packaging/demo/environment.sh dev
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
+	$(VENV_PYTHON) -m pytest -m '$(DEFAULT)' $(ARGS)
+
+coverage: ## the tests of make test again, for which lines and branches they reach; in twice the time
+	@sh packaging/demo/environment.sh dev
 	$(VENV_PYTHON) -m coverage erase
-	$(VENV_PYTHON) -m coverage run -m pytest -m 'not slow and not browser and not systemd' $(ARGS)
+	$(VENV_PYTHON) -m coverage run -m pytest -m '$(DEFAULT)' $(ARGS)
 	$(VENV_PYTHON) -m coverage combine --quiet
 	$(VENV_PYTHON) -m coverage report
 
