@@ -11,7 +11,7 @@ import openai
 import pytest
 import requests
 from harness import DEADLINE
-from observed import Process, children, processes
+from observed import Process, children, processes, still_there
 from served import MODEL, Served, gguf, make_corrupt
 
 LONG = [{"role": "user", "content": "Write a long story about a lighthouse keeper and the sea."}]
@@ -169,7 +169,7 @@ def test_kill_9_of_the_gunicorn_master_refuses_no_connection(own: Served) -> Non
 def test_kill_9_of_the_supervisor_leaves_no_process_within_two_seconds(own: Served) -> None:
     own.call("load", model=MODEL, wait=True)
     stream = long_stream(own)
-    left = [Process(pid) for pid, _ in processes(str(own.directory)) if pid not in (os.getpid(), own.pid)]
+    left = still_there(pid for pid, _ in processes(str(own.directory)) if pid not in (os.getpid(), own.pid))
     assert len(left) >= 4  # guard, gunicorn's master and worker, the model server
     os.kill(own.pid, signal.SIGKILL)
     own.wait()

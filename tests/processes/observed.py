@@ -10,7 +10,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -125,6 +125,15 @@ def processes(mark: str) -> Iterator[tuple[int, list[str]]]:
                 argv = (entry / "cmdline").read_bytes()
                 if argv and entry.name != str(os.getpid()) and mark.encode() in argv + (entry / "environ").read_bytes():
                     yield int(entry.name), argv.decode(errors="replace").split("\0")
+
+
+def still_there(pids: Iterable[int]) -> list[Process]:
+    """Those of them that have not ended by now, as what is forked for a moment has."""
+    found = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            found.append(Process(pid))
+    return found
 
 
 def children(pid: int) -> dict[int, str]:

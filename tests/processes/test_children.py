@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness import READY, ROOT, Supervisor, refused
-from observed import Process, Visitor, children, command_lines
+from observed import Process, Visitor, children, command_lines, still_there
 
 
 def guard_of(supervisor: Supervisor) -> int:
@@ -177,7 +177,7 @@ def test_nothing_outlives_a_killed_supervisor(supervisors: type[Supervisor]) -> 
     supervisor.add("loading", fork, gate.step)
     supervisor.call("load", model="loading")
     visitors = [gate.visitor() for _ in range(4)]
-    everyone = [Process(pid) for pid in supervisor.left_over()]
+    everyone = still_there(supervisor.left_over())
     assert len(everyone) >= 1 + 1 + 2 + len(visitors)
     supervisor.kill(supervisor.pid, signal.SIGKILL)
     for process in everyone:

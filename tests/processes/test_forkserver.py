@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forking_supervisor import Start, forkserver_of, is_forked, load, makes_forking, ready, says, tiny, weights
 from harness import READY, Supervisor
-from observed import Gate, Process, children
+from observed import Gate, Process, children, still_there
 
 QUICKLY = "import supervisor.forking as f; f.FORK_SECONDS = 0.3; f.FIRST_DELAY = 0.05\n"
 SLOWLY = "import supervisor.forking as f; f.FIRST_DELAY = 3600.0\n"
@@ -149,7 +149,7 @@ def test_nothing_outlives_a_killed_supervisor(forking: Start, tmp_path: Path, pe
             supervisor.call("load", model="m")
             gate.visitor().go()
             everyone.append(Process(gate.visitor().pid))
-        everyone += [Process(pid) for pid in supervisor.left_over()]
+        everyone += still_there(supervisor.left_over())
         assert len(everyone) >= 4
         supervisor.kill(supervisor.pid, signal.SIGKILL)
         for process in everyone:

@@ -32,7 +32,8 @@ def machine(shared: Installed) -> Iterator[Installed]:
 def test_it_starts_answers_and_tells_what_it_does(machine: Installed) -> None:
     assert 'Status: "0 ready, 0 starting, 0 backoff, 0 failed"' in machine.run("systemctl", "status", SERVICE)
     assert machine.chat()
-    assert 'Status: "1 ready, 0 starting, 0 backoff, 0 failed"' in machine.run("systemctl", "status", SERVICE)
+    ready = 'Status: "1 ready, 0 starting, 0 backoff, 0 failed"'
+    machine.eventually(lambda: ready in machine.run("systemctl", "status", SERVICE), "systemd is told of it")
     users = machine.run("ps", "-o", "user=", "-p", ",".join(map(str, machine.processes(SERVICE)))).split()
     assert set(users) == {"llama-r+"} or set(users) == {"llama-router"}
 
