@@ -43,8 +43,7 @@ def live(control: socket.socket, directory: Path, keep: int) -> NoReturn:
 def _serve(control: socket.socket, files: Files) -> None:
     while message := control.recv(MAX_MESSAGE):
         name, _, lines = message.partition(b"\n")
-        told = files.append(os.fsdecode(name), lines)
-        if told:
+        for told in files.append(os.fsdecode(name), lines):
             with contextlib.suppress(OSError):  # the supervisor is dead
                 control.send(told.encode(errors="replace"))
 
@@ -60,26 +59,34 @@ class Files:
         self._keep = keep
         self._most = keep // PARTS
         self._total: int | None = None  # None: to be counted
-        self._lost = 0
+        self._lost: dict[str, int] = {}  # lines, by what could not be written the last time
 
-    def append(self, name: str, lines: bytes) -> str | None:
-        """Write to a file. Returns what is to be told: that it can't be done, once, or that it can be done again.
+    def append(self, name: str, lines: bytes) -> list[str]:
+        """Write to a file. Returns what is to be told: that all or this one can't be written, once, or can be again.
 
         Files are opened each time, so it does not matter who moves or deletes them, logrotate(8) or people.
         """
-        try:
-            self._write(name, lines)
-        except (OSError, CannotCreate) as error:
-            again, self._total = bool(self._lost), None
-            self._lost += lines.count(b"\n")
-            why = error.strerror if isinstance(error, OSError) else error
-            return None if again else f"cannot write log files in {self._directory}: {why}; lines are left out"
-        lost, self._lost = self._lost, 0
-        return f"log files in {self._directory} are written again; {lost} lines are missing" if lost else None
-
-    def _write(self, name: str, lines: bytes) -> None:
+        told = []
         path = self._directory / name
-        make_private(self._directory, tighten=False)
+        what = f"log files in {self._directory}"
+        try:
+            make_private(self._directory, tighten=False)
+            told += self._works(what)
+            what = f"log file {path}"
+            self._write(path, lines)
+            told += self._works(what)
+        except (OSError, CannotCreate) as error:
+            if what not in self._lost:
+                why = error.strerror if isinstance(error, OSError) else error
+                told.append(f"cannot write {what}: {why}; lines are left out")
+            self._lost[what] = self._lost.get(what, 0) + lines.count(b"\n")
+        return told
+
+    def _works(self, what: str) -> list[str]:
+        lost = self._lost.pop(what, 0)
+        return [f"{what} can be written again; {lost} lines are missing"] if lost else []
+
+    def _write(self, path: Path, lines: bytes) -> None:
         fd = _opened(path)
         try:
             size = os.fstat(fd).st_size
@@ -89,6 +96,9 @@ class Files:
                 fd, size, self._total = _opened(path), 0, None
             self._make_room(len(lines))
             _write_all(fd, lines, size)
+        except OSError:
+            self._total = None
+            raise
         finally:
             os.close(fd)
 
@@ -111,7 +121,7 @@ def _opened(path: Path) -> int:
     fd = os.open(path, flags, 0o600)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(None, f"{path.name} is not a regular file")
+        raise OSError(None, "it is not a regular file")
     return fd
 
 

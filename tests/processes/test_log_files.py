@@ -148,6 +148,19 @@ def test_a_directory_that_cannot_be_made_is_told_once(supervisors: Any) -> None:
     assert supervisor.log.read_text().count("cannot write log files in") == 1
 
 
+def test_a_file_in_whose_place_a_directory_is_costs_no_other_a_line(supervisors: Any) -> None:
+    supervisor, logs = writing(supervisors)
+    wait_for(supervisor, logs / "llama-router.log", "ready")
+    (logs / "llama-router.m.log").mkdir()
+    supervisor.add("m", *["say=a line"] * 20, "exit=65")
+    supervisor.call("load", model="m")
+    supervisor.watch("m").state("failed")
+    wait_for(supervisor, logs / "llama-router.log", f"{logs}/llama-router.m.log: Is a directory")
+    supervisor.load("b")
+    told = wait_for(supervisor, logs / "llama-router.log", "b: ready")
+    assert told.count("cannot write") == 1 and "are missing" not in told
+
+
 def test_a_writer_that_hangs_or_dies_holds_up_nothing(supervisors: Any) -> None:
     supervisor, logs = writing(supervisors)
     supervisor.load("a")
@@ -179,7 +192,7 @@ def test_a_writer_that_hangs_or_dies_holds_up_nothing(supervisors: Any) -> None:
 def test_a_file_that_has_its_part_becomes_the_older_one(logs: Path) -> None:
     files = Files(logs, KEEP)
     for _ in range(KEEP // len(LINE) // 2):
-        assert files.append("llama-router.m.log", LINE) is None
+        assert files.append("llama-router.m.log", LINE) == []
     assert sizes(logs).keys() == {"llama-router.m.log", "llama-router.m.log.1"}
     assert KEEP // 8 - len(LINE) < sizes(logs)["llama-router.m.log.1"] <= KEEP // 8
     assert all(path.read_bytes().splitlines(True)[0] == LINE for path in logs.iterdir())
@@ -214,7 +227,7 @@ def test_a_full_disk_is_told_once_and_leaves_no_half_lines(logs: Path, monkeypat
         told = [files.append("llama-router.log", LINE) for _ in range(100)]
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         told += [files.append("llama-router.log", LINE) for _ in range(2)]
-        os.write(writing, "\n".join(line for line in told if line).encode())
+        os.write(writing, "\n".join(line for lines in told for line in lines).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as answer:
@@ -222,8 +235,8 @@ def test_a_full_disk_is_told_once_and_leaves_no_half_lines(logs: Path, monkeypat
     os.waitpid(pid, 0)
     whole = 1000 // len(LINE)
     assert told == [
-        f"cannot write log files in {logs}: File too large; lines are left out",
-        f"log files in {logs} are written again; {100 - whole} lines are missing",
+        f"cannot write log file {logs}/llama-router.log: File too large; lines are left out",
+        f"log file {logs}/llama-router.log can be written again; {100 - whole} lines are missing",
     ]
     assert (logs / "llama-router.log").read_bytes() == LINE * (whole + 2)
 
@@ -231,8 +244,8 @@ def test_a_full_disk_is_told_once_and_leaves_no_half_lines(logs: Path, monkeypat
 def test_a_link_in_the_way_is_not_followed(logs: Path, tmp_path: Path) -> None:
     logs.mkdir(parents=True)
     (logs / "llama-router.log").symlink_to(tmp_path / "victim")
-    told = Files(logs, KEEP).append("llama-router.log", LINE)
-    assert told is not None and "cannot write log files" in told
+    (told,) = Files(logs, KEEP).append("llama-router.log", LINE)
+    assert "cannot write log file " in told
     assert not (tmp_path / "victim").exists()
 
 
@@ -240,13 +253,39 @@ def test_a_pipe_in_the_way_is_not_waited_for(logs: Path) -> None:
     logs.mkdir(parents=True)
     os.mkfifo(logs / "llama-router.log")
     files = Files(logs, KEEP)
-    told = files.append("llama-router.log", LINE)
-    assert told is not None and "cannot write log files" in told
+    (told,) = files.append("llama-router.log", LINE)
+    assert "cannot write log file " in told
     reader = os.open(logs / "llama-router.log", os.O_RDONLY | os.O_NONBLOCK)
-    assert files.append("llama-router.log", LINE) is None
+    assert files.append("llama-router.log", LINE) == []
     assert os.read(reader, 100) == b""
     os.close(reader)
-    assert files.append("llama-router.other.log", LINE) is not None  # it is told that lines are written again
+
+
+def test_a_file_that_cannot_be_written_is_told_once_and_by_its_name(logs: Path) -> None:
+    """Whatever is written to others meanwhile."""
+    (logs / "llama-router.a.log").mkdir(parents=True)
+    files = Files(logs, KEEP)
+    told = [files.append(f"llama-router.{name}.log", LINE * 2) for name in ("a", "b", "a", "", "a", "b")]
+    assert told == [[f"cannot write log file {logs}/llama-router.a.log: Is a directory; lines are left out"], *[[]] * 5]
+    (logs / "llama-router.a.log").rmdir()
+    again = f"log file {logs}/llama-router.a.log can be written again; 6 lines are missing"
+    assert [files.append("llama-router.a.log", LINE) for _ in range(2)] == [[again], []]
+    assert {path.read_bytes() for path in logs.glob("*.a.log")} == {LINE * 2}
+
+
+def test_a_directory_that_is_there_again_and_a_file_that_is_not(logs: Path) -> None:
+    logs.parent.mkdir()
+    logs.touch()
+    files = Files(logs, KEEP)
+    (told,) = files.append("llama-router.a.log", LINE)
+    assert told.startswith(f"cannot write log files in {logs}: ")
+    assert files.append("llama-router.b.log", LINE) == []
+    logs.unlink()
+    (logs / "llama-router.a.log").mkdir(parents=True)
+    assert files.append("llama-router.a.log", LINE) == [
+        f"log files in {logs} can be written again; 2 lines are missing",
+        f"cannot write log file {logs}/llama-router.a.log: Is a directory; lines are left out",
+    ]
 
 
 def test_a_directory_of_somebody_else_is_not_used(tmp_path: Path) -> None:
@@ -255,5 +294,5 @@ def test_a_directory_of_somebody_else_is_not_used(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     (tmp_path / "logs").mkdir(mode=0o777)
     os.chown(tmp_path / "logs", 12345, -1)
-    told = Files(tmp_path / "logs", KEEP).append("llama-router.log", LINE)
-    assert told is not None and "it belongs to user 12345" in told
+    (told,) = Files(tmp_path / "logs", KEEP).append("llama-router.log", LINE)
+    assert "it belongs to user 12345" in told
