@@ -10,7 +10,7 @@ from supervisor import __version__, child, descriptors
 from supervisor.backends import want_forkserver
 from supervisor.core import handover as fleet_handover
 from supervisor.core.commands import Announce, Measure, Probe
-from supervisor.core.reasons import EndReason
+from supervisor.core.reasons import EndReason, Kind
 from supervisor.core.states import State
 from supervisor.errors import Refused
 from supervisor.handover import VERSION, Handover
@@ -122,6 +122,12 @@ class Succession:
         (asker, before), self._asker = self._asker, None
         if why is None:
             self._daemon.operations.answer(asker, {"reexec": {"version": __version__, "before": before}})
+            return
+        if why.kind is Kind.SHUTDOWN:
+            text = (
+                f"llama-router {__version__} runs, and was asked to stop before its web tier was ready; it is stopping"
+            )
+            self._daemon.operations.answer(asker, Refused(text))
             return
         goes_on = "the one before it goes on serving, and another start is tried; see: llama-router logs @web"
         text = f"llama-router {__version__} runs, but its web tier {why.text}: {goes_on}"

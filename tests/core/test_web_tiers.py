@@ -102,6 +102,17 @@ def _with(told: Any, *path: Any, value: Any) -> Any:
     return told
 
 
+def test_a_stop_before_the_new_one_is_ready_is_no_failure_of_it(taken_over: Driver) -> None:
+    taken_over.send(StopAsked())
+    assert (taken_over.last(Terminate), taken_over.last(Kill)) == ([Terminate(2), Terminate(1)], [Kill(2)])
+    taken_over.send(Ended(2, EndReason(Kind.KILLED, signal=9)))
+    (renewed,) = taken_over.last(WebRenewed)
+    assert renewed.why is not None
+    assert renewed.why.kind is Kind.SHUTDOWN
+    taken_over.send(Ended(1, EndReason(Kind.EXITED, code=0)))
+    assert taken_over.last(Exit) == [Exit(0)]
+
+
 @pytest.mark.parametrize(
     "path",
     [("future",), ("policy", "future"), ("models", 0, "future"), ("web", "future"), ("models", 0, "need", "future")],

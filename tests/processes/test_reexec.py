@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -230,15 +230,37 @@ def test_systemd_hears_of_it(supervisors: Start) -> None:
             answer(asker)
 
 
+def with_another_web_tier(running: Supervisor, *steps: str) -> Path:
+    """Start it, its next programs having a web tier that takes these steps as long as there is the file."""
+    file = running.directory / "another"
+    running.replace_web_tier(*steps)
+    there = f"import os\nif 'LLAMA_ROUTER_HANDOVER' in os.environ and os.path.exists({str(file)!r}):\n "
+    running.prefix = there + running.prefix.replace("; ", "\n ")
+    running.start("READY=1")
+    return file
+
+
 @pytest.fixture
-def failing(supervisors: Start) -> Iterator[tuple[Supervisor, Path]]:
+def failing(supervisors: Start) -> tuple[Supervisor, Path]:
     """A supervisor whose next programs have a web tier that fails, as long as there is a file."""
     running = supervisors()
-    fails = running.directory / "fails"
-    running.replace_web_tier("exit=1")
-    there = f"import os\nif 'LLAMA_ROUTER_HANDOVER' in os.environ and os.path.exists({str(fails)!r}):\n "
-    running.prefix = there + running.prefix.replace("; ", "\n ")
-    yield running.start("READY=1"), fails
+    return running, with_another_web_tier(running, "exit=1")
+
+
+def test_a_stop_before_the_new_web_tier_is_ready_is_told_as_one(supervisors: Start) -> None:
+    running = supervisors()
+    with_another_web_tier(running, "pause").touch()
+    running.load("a")
+    asker, watch = running.client(), running.watch()
+    ask(asker, "reexec")
+    watch.text("goes on in the place of")
+    assert running.process is not None
+    running.process.terminate()
+    told = answer(asker)["error"]["message"]
+    assert "was asked to stop before its web tier was ready" in told
+    watch.text("a: stopped: llama-router stopped")
+    assert running.wait() == 0
+    assert "; starting again" not in running.log.read_text()
 
 
 def test_a_web_tier_that_fails_leaves_the_one_before(failing: tuple[Supervisor, Path]) -> None:
