@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
 CALLER = "llama_router.caller"
-BEARER = "bearer "
+BEARER = "bearer"
 FOR_ADMINS = "you are signed in as viewer, and only the admin may do this"
 
 
@@ -65,9 +65,19 @@ def key_of(environ: WSGIEnvironment) -> Key | None:
 
 
 def shown(environ: WSGIEnvironment) -> str:
-    """What a request shows as its key, "" if nothing."""
-    given: str = environ.get("HTTP_AUTHORIZATION", "").strip() or environ.get("HTTP_X_API_KEY", "").strip()
-    return given[len(BEARER) :].strip() if given[: len(BEARER)].lower() == BEARER else given
+    """What a request shows as its key, "" if nothing: that in Authorization, or else in X-Api-Key.
+
+    An Authorization of another scheme, such as the Basic of a reverse proxy, holds none and hides none.
+    """
+    return _key_in(environ.get("HTTP_AUTHORIZATION", ""), has_scheme=True) or _key_in(environ.get("HTTP_X_API_KEY", ""))
+
+
+def _key_in(value: str, *, has_scheme: bool = False) -> str:
+    """`has_scheme`: of several words, the first is an authentication scheme (RFC 9110 §11.4)."""
+    first, _, rest = value.strip().partition(" ")
+    if first.lower() == BEARER:
+        return rest.strip()
+    return "" if has_scheme and rest else value.strip()
 
 
 def not_theirs(model: str) -> Refused:

@@ -2,7 +2,7 @@
 as there is any key.
 
 Open is what llama-server leaves open, as far as it is here: /health and OPTIONS (which cors.py answers). As with it, a
-key is in Authorization, "Bearer " before it or not, or else in X-Api-Key, and a wrong one is answered with its words.
+key is in Authorization or else in X-Api-Key (callers.py), and a wrong one is answered with its words.
 """
 
 from __future__ import annotations

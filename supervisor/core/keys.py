@@ -39,6 +39,7 @@ _PERIODS = {
 _WORDS = {"s": "second", "min": "minute", "h": "hour", "day": "day"}
 _LIMIT = re.compile(r"([0-9]{1,16})\s*/\s*([a-z]+)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # in UTF-8
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -108,9 +109,10 @@ def in_variable(value: str) -> list[str]:
 def in_file(content: bytes) -> dict[int, bytes]:
     """The keys of a file for llama-server's --api-key-file, by line from 1.
 
-    Empty lines are none. Nor are lines that begin with "#", which llama-server takes for keys: a comment is guessed.
+    Empty lines are none. Nor are lines that begin with "#", which llama-server takes for keys: a comment is guessed. A
+    byte order mark, with which some editors begin a file in UTF-8, belongs to no key.
     """
-    lines = (line.strip() for line in content.split(b"\n"))
+    lines = (line.strip() for line in content.removeprefix(_BYTE_ORDER_MARK).split(b"\n"))
     return {number: line for number, line in enumerate(lines, 1) if line and not line.startswith(b"#")}
 
 

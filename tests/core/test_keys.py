@@ -96,7 +96,9 @@ def test_the_forms_of_llama_server() -> None:
     assert keys.in_variable("") == keys.in_variable(" , ") == []
     assert keys.in_variable("one, two,,three ") == ["one", "two", "three"]
     assert keys.in_file(b"one\n\n#two\n  three \r\n\tfo ur\n# \n") == {1: b"one", 4: b"three", 5: b"fo ur"}
-    assert keys.in_file(b"") == keys.in_file(b"\n#\n") == {}
+    assert keys.in_file(b"") == keys.in_file(b"\n#\n") == keys.in_file(b"\xef\xbb\xbf\r\n") == {}
+    assert keys.in_file(b"\xef\xbb\xbfone\r\ntwo") == {1: b"one", 2: b"two"}
+    assert keys.in_file(b"\xef\xbb\xbf# a comment\none") == {2: b"one"}
 
 
 TIMES = st.floats(0, 4e9)
