@@ -21,7 +21,8 @@ from supervisor.core.config import Config, parse_listen
 from supervisor.core.fleet import Fleet
 from supervisor.core.need import Need
 from supervisor.core.reload import changes
-from supervisor.core.reload_words import Told, outcome, restart_needed
+from supervisor.core.reload_words import Told, later, outcome
+from supervisor.core.settings import REEXEC, RESTART, differing
 from supervisor.core.status import fleet_status
 from supervisor.errors import ConfigurationError, Problem
 from supervisor.files import Files
@@ -32,7 +33,6 @@ from supervisor.protocol import Message
 from supervisor.reading import Reading
 from supervisor.yaml_source import printable
 
-READ_AT_START = ("listen", "web")
 MAX_PROBLEMS_TOLD = 100
 
 Read = Configuration | ConfigurationError
@@ -100,7 +100,7 @@ class Configured:
         self._journal = journal
         self._announcements = announcements
         self._started_with = running.config
-        self._at_start = [key for key in READ_AT_START if key not in overridden]
+        self._overridden = overridden
         self._waiting: list[tuple[Callable[[Read], None], bool]] = []  # for what is on disk
         self._wrong: list[Problem] = []  # with what is on disk, as far as it was read and told
         self.watch = PresetsWatch(
@@ -257,14 +257,14 @@ class Configured:
 
     def _apply(self, new: Configuration) -> Told:
         told = self.told(new)
-        fresh = [key for key in told.needs_restart if key in _differing(self.running.config, new.config)]
+        fresh = differing(self.running.config, new.config)
         self.tell_faults(new.faults, self.running.faults)
         self.running, self._wrong = new, []
         self.watch.applied()
         self._use(new)
         if told.settings:
             self._announce(f"changed in config.yaml: {', '.join(told.settings)}")
-        for line in restart_needed(fresh):
+        for line in later(told, fresh):
             self._announce(line)
         return told
 
@@ -272,7 +272,6 @@ class Configured:
         """What the change to `new` would be."""
         difference = changes(self.running.presets, new.presets)
         models = {model["name"]: model for model in fleet_status(self._loop.fleet, 0.0)["models"]}
-        settings = _differing(self.running.config, new.config) - set(READ_AT_START)
         return Told(
             added=difference.added,
             changed=difference.changed,
@@ -280,9 +279,15 @@ class Configured:
             removed=difference.removed,
             unchanged=difference.unchanged,
             outcomes={name: outcome(models.get(name)) for name in (*difference.changed, *difference.removed)},
-            settings=tuple(sorted(settings)),
-            needs_restart=tuple(key for key in self._at_start if key in _differing(self._started_with, new.config)),
+            settings=tuple(sorted(differing(self.running.config, new.config) - RESTART - REEXEC)),
+            **self.needs(new),
         )
+
+    def needs(self, configuration: Configuration) -> dict[str, tuple[str, ...]]:
+        """The keys of config.yaml that are not as this program was started with: what a restart is needed for, and what
+        a reexec is enough for."""
+        changed = differing(self._started_with, configuration.config) - self._overridden
+        return {"needs_restart": tuple(sorted(changed & RESTART)), "needs_reexec": tuple(sorted(changed & REEXEC))}
 
     def _refuse(self, problems: list[Problem]) -> None:
         """Note and announce that the configuration on disk can't be used."""
@@ -301,13 +306,6 @@ class Configured:
     def _announce(self, text: str) -> None:
         self._announcements.add(Announce("reload", None, text), time.time() - time.monotonic())
         self._journal.write(f"llama-router: {text}")
-
-
-def _differing(old: Config, new: Config) -> set[str]:
-    """`web.edit_commands` is none of what the web tier is started with: it counts as soon as it is read."""
-    web = new.web.model_copy(update={"edit_commands": old.web.edit_commands})
-    new = new.model_copy(update={"web": web})
-    return {key for key in Config.model_fields if getattr(old, key) != getattr(new, key)}
 
 
 def _is_empty(new: Configuration, key: str, directory: Path) -> Problem:

@@ -277,6 +277,7 @@ class Daemon:
             "models_dir": _readable(str(configuration.models_dir)),
             "state_dir": _readable(str(self._state_dir)),
             "notices": [vars(notice) for notice in configuration.notices[:MOST_NOTICES]],
+            **self.configured.needs(configuration),
             "autoload": configuration.config.autoload,
             "controllers": None if self.cgroups.offered is None else sorted(self.cgroups.offered),
             "fallback": configuration.config.fallback,

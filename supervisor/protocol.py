@@ -25,7 +25,8 @@ withdraws a queued one.
     → {"op": "reload", "dry_run": false}
     ← {"ok": true, "changes": {"added": [], "changed": ["qwen"], "adjusted": [], "removed": [], "unchanged": 5,
                                "outcomes": {"qwen": {"when": "idle", "in_flight": 2}},
-                               "settings": ["max_models"], "needs_restart": ["listen"]}}  see core/reload_words.py
+                               "settings": ["max_models"], "needs_restart": ["listen"],
+                               "needs_reexec": ["web.workers"]}}                       see core/reload_words.py
     ← {"ok": false, "error": {…, "problems": [{"file", "line", "field", "message"}]}}
     → {"op": "reexec"}
     ← {"ok": true, "reexec": {"version": "0.2.0", "before": "0.1.0"}}                      see reexec.py

@@ -108,7 +108,7 @@ class Status:
     """All that `status` shows; `web` is None while there is none, `room` where the supervisor does not tell.
 
     `queue` has those who have waited longest, oldest first; `waiting` counts all. `controllers` are those of the
-    cgroups that models have, None where they have none.
+    cgroups that models have, None where they have none. `needs_restart` and `needs_reexec` are as those of Told.
     """
 
     version: str
@@ -117,6 +117,8 @@ class Status:
     since: float
     listen: str
     config: str
+    needs_restart: tuple[str, ...]
+    needs_reexec: tuple[str, ...]
     controllers: tuple[str, ...] | None
     counts: dict[str, int]
     room: Room | None
@@ -171,6 +173,8 @@ def status(answer: Message) -> Status:
         since=checked.number(body, "since"),
         listen=checked.text(body, "listen"),
         config=checked.text(body, "config"),
+        needs_restart=checked.or_none(body, "needs_restart", checked.texts) or (),
+        needs_reexec=checked.or_none(body, "needs_reexec", checked.texts) or (),
         controllers=checked.or_none(body, "controllers", checked.texts),
         counts={state: checked.whole(checked.table(body, "counts"), state) for state in checked.table(body, "counts")},
         room=_room(body) if body.get("memory") is not None else None,
@@ -215,6 +219,7 @@ def changes(answer: Message) -> Told:
         outcomes={name: _outcome(checked.table(outcomes, name)) for name in outcomes},
         settings=checked.or_none(body, "settings", checked.texts) or (),
         needs_restart=checked.or_none(body, "needs_restart", checked.texts) or (),
+        needs_reexec=checked.or_none(body, "needs_reexec", checked.texts) or (),
     )
 
 

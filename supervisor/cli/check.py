@@ -110,7 +110,7 @@ def _lines(comparison: Comparison | None) -> list[str]:
     lines += [f"  {problem}" for problem in comparison.problems]
     if comparison.told is not None:
         lines.append(reload_words.would(comparison.told))
-        lines += [f"notice: {line}" for line in reload_words.restart_needed(comparison.told.needs_restart)]
+        lines += [f"notice: {line}" for line in reload_words.later(comparison.told)]
     return lines
 
 

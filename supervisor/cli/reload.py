@@ -29,6 +29,6 @@ def command(as_json: bool) -> int:
         say_json(answer)
         return 0
     say(escape(reload_words.did(told)))
-    for line in reload_words.restart_needed(told.needs_restart):
+    for line in reload_words.later(told):
         say(escape(f"notice: {line}"))
     return 0

@@ -10,6 +10,7 @@ from supervisor.cli import answers, describe
 from supervisor.cli.asking import connect, did_you_mean
 from supervisor.cli.options import json_option, runtime_dir_option
 from supervisor.cli.terminal import Cell, Column, cells_of_stdout, complain, escape, say, say_json, span, table
+from supervisor.core.reload_words import later
 from supervisor.errors import EX_NO_SUCH_MODEL, EX_NOT_RUNNING, NotRunning
 from supervisor.protocol import Message
 
@@ -83,6 +84,7 @@ def _say_table(status: answers.Status) -> None:
         header.append(describe.room(status.room))
     if status.web is not None and not status.web.ready:
         header.append(f"web tier: {describe.state(status.web, now)}")
+    header += [f"notice: {line}" for line in later(status)]
     lines = [escape(line) for line in header]
     if status.models:
         lines += ["", *table(COLUMNS, [_row(model, now) for model in status.models], cells_of_stdout())]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 NAMES_SHOWN = 20
 
@@ -35,7 +35,8 @@ class Outcome:
 class Told:
     """The `changes` of the protocol: names of models, and keys of config.yaml.
 
-    `settings` apply at once; what `needs_restart` waits until llama-router is started again.
+    `settings` apply at once; what `needs_reexec` waits for `llama-router reexec`, what `needs_restart` until
+    llama-router is started again.
     """
 
     added: tuple[str, ...] = ()
@@ -46,11 +47,24 @@ class Told:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
+    needs_reexec: tuple[str, ...] = ()
 
     @property
     def nothing(self) -> bool:
         """True when everything stays as it is."""
         return not (self.added or self.changed or self.adjusted or self.removed or self.settings)
+
+
+class Needs(Protocol):
+    """What a Told has, and the status too."""
+
+    @property
+    def needs_restart(self) -> tuple[str, ...]:
+        """Keys of config.yaml."""
+
+    @property
+    def needs_reexec(self) -> tuple[str, ...]:
+        """The same."""
 
 
 def outcome(model: Mapping[str, Any] | None) -> Outcome:
@@ -75,9 +89,11 @@ def did(told: Told) -> str:
     return f"reloaded: {_sentence(told, 'added', 'restarts', 'changed', 'adjusted', 'removed', 'left')}"
 
 
-def restart_needed(keys: Iterable[str]) -> list[str]:
-    """A line for each key of config.yaml that is read at start only."""
-    return [f"{key} changed in config.yaml: takes effect after a restart of llama-router" for key in keys]
+def later(needs: Needs, only: Container[str] | None = None) -> list[str]:
+    """A line for each key of config.yaml whose change does not count yet, or of those for each of `only`."""
+    ways = [(needs.needs_restart, "a restart of llama-router"), (needs.needs_reexec, "llama-router reexec")]
+    told = [(key, way) for keys, way in ways for key in keys if only is None or key in only]
+    return [f"{key} changed in config.yaml: takes effect after {way}" for key, way in told]
 
 
 def _sentence(told: Told, add: str, restart: str, change: str, adjust: str, remove: str, leave: str) -> str:

@@ -36,6 +36,16 @@ def test_status_tells_of_a_web_tier_that_is_not_ready(tmp_path: Path) -> None:
     assert result.stdout.splitlines()[1:] == ["no models", "web tier: failed: exited with code 65"]
 
 
+def test_status_tells_what_waits_for_a_reexec_or_a_restart(tmp_path: Path) -> None:
+    with FakeControl(tmp_path, status=status(needs_restart=["listen"], needs_reexec=["web.tls", "web.workers"])):
+        result = invoke(tmp_path, "status")
+    assert result.stdout.splitlines()[2:] == [
+        "notice: listen changed in config.yaml: takes effect after a restart of llama-router",
+        "notice: web.tls changed in config.yaml: takes effect after llama-router reexec",
+        "notice: web.workers changed in config.yaml: takes effect after llama-router reexec",
+    ]
+
+
 def test_status_json_is_the_status_object(tmp_path: Path) -> None:
     with FakeControl(tmp_path, status=status(model("a"), model("b"))):
         everything = json.loads(invoke(tmp_path, "status", "--json").stdout)
@@ -245,6 +255,7 @@ def test_reload_prints_the_difference(tmp_path: Path) -> None:
         },
         "settings": ["max_models"],
         "needs_restart": ["listen"],
+        "needs_reexec": ["web.tls"],
     }
     with FakeControl(tmp_path, reload=answer(protocol.ok(changes=changes))):
         result = invoke(tmp_path, "reload")
@@ -254,6 +265,7 @@ def test_reload_prints_the_difference(tmp_path: Path) -> None:
         "adjusted g (without a restart); removed c (when its request is done); changed max_models in config.yaml; "
         "left 5 untouched\n"
         "notice: listen changed in config.yaml: takes effect after a restart of llama-router\n"
+        "notice: web.tls changed in config.yaml: takes effect after llama-router reexec\n"
     )
     assert json.loads(as_json.stdout)["changes"] == changes
 

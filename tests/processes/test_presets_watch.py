@@ -295,7 +295,8 @@ def test_keys_that_are_read_at_start(supervisors: Start) -> None:
     supervisor.config.write_text(old.replace("web.sock", "other.sock").replace("max_models: 0", "max_models: 7"))
     assert "takes effect after a restart" in told(watch, "listen changed")
     changes: Message = supervisor.call("reload")["changes"]
-    assert (changes["needs_restart"], changes["settings"]) == (["listen"], [])
+    assert (changes["needs_restart"], changes["needs_reexec"], changes["settings"]) == (["listen"], [], [])
+    assert supervisor.status()["needs_restart"] == ["listen"]
     supervisor.config.write_text(old)
     changes = supervisor.call("reload")["changes"]
     assert (changes["needs_restart"], changes["settings"]) == ([], ["max_models"])

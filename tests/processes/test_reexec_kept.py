@@ -74,6 +74,23 @@ def test_a_socket_of_systemd_stays_one(supervisors: Any) -> None:
     assert path.is_socket()
 
 
+def test_what_needs_a_reexec_and_what_a_restart(supervisors: Any) -> None:
+    supervisor: Supervisor = supervisors().start("READY=1")
+    new = supervisor.config.read_text().replace("web.sock", "other.sock").replace("workers: 1", "workers: 2")
+    supervisor.config.write_text(new.replace("workers: 2", "workers: 2, edit_commands: true"))
+    changes, watch = supervisor.call("reload")["changes"], supervisor.watch()
+    assert (changes["needs_restart"], changes["needs_reexec"]) == (["listen"], ["web.workers"])
+    watch.text("changed in config.yaml: web.edit_commands")
+    watch.text("listen changed in config.yaml: takes effect after a restart of llama-router")
+    watch.text("web.workers changed in config.yaml: takes effect after llama-router reexec")
+    status = supervisor.status()
+    assert (status["needs_restart"], status["needs_reexec"]) == (["listen"], ["web.workers"])
+    supervisor.call("reexec")
+    status = supervisor.status()
+    assert (status["needs_restart"], status["needs_reexec"]) == (["listen"], [])
+    assert b"LLAMA_ROUTER_WORKERS=2" in Path(f"/proc/{status['web']['pid']}/environ").read_bytes().split(b"\0")
+
+
 def test_keys_of_the_environment_stay_known(supervisors: Any) -> None:
     supervisor: Supervisor = supervisors(env={"LLAMA_ROUTER_API_KEY": "sk-of-the-environment"}).start("READY=1")
 

@@ -28,6 +28,7 @@ def test_a_difference_is_told_and_applied(supervisor: Supervisor) -> None:
         "outcomes": {name: {"when": "at_once", "in_flight": 0} for name in ("changed", "removed")},
         "settings": [],
         "needs_restart": [],
+        "needs_reexec": [],
     }
     supervisor.watch("changed").state("stopped")
     supervisor.eventually(lambda: len(supervisor.status()["models"]) == 4, "the removed model is gone")
