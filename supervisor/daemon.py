@@ -278,6 +278,7 @@ class Daemon:
             "state_dir": _readable(str(self._state_dir)),
             "notices": [vars(notice) for notice in configuration.notices[:MOST_NOTICES]],
             **self.configured.needs(configuration),
+            "keys": self.admission.sources(),
             "autoload": configuration.config.autoload,
             "controllers": None if self.cgroups.offered is None else sorted(self.cgroups.offered),
             "fallback": configuration.config.fallback,

@@ -29,6 +29,10 @@ class Admission:
     hashes: Hashes = ()
     key_file: Path | None = None
 
+    def sources(self) -> dict[str, int | str | None]:
+        """For the status object: how many keys VARIABLE held, and the path of the file."""
+        return {"environment": len(self.hashes), "file": None if self.key_file is None else printable(self.key_file)}
+
 
 def take_keys() -> Hashes:
     """The keys of VARIABLE, which is gone then: from what is started afterwards, and from /proc/self/environ, which

@@ -1,4 +1,4 @@
-"""web.api_key_file: whether it can be used. The web tier reads it by itself, whenever it changes."""
+"""web.api_key_file: what is in it, and whether it can be used. The web tier reads it by itself, whenever it changes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ def problem(file: Path) -> str | None:
     return None if why is None else f"cannot take keys from {printable(file)}: {why}"
 
 
+def read(file: Path) -> dict[int, bytes]:
+    """Its keys, by line. Raises OSError."""
+    with file.open("rb") as opened:
+        content = opened.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise OSError(None, f"it has more than {MAX_FILE} bytes")
+    return keys.in_file(content)
+
+
 def _why_not(file: Path) -> str | None:
     try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_FILE + 1)
+        return None if read(file) else "there is none in it; write one in each line"
     except OSError as error:
         return error.strerror or str(error)
-    if len(content) > MAX_FILE:
-        return f"it has more than {MAX_FILE} bytes"
-    return None if keys.in_file(content) else "there is none in it; write one in each line"

@@ -16,6 +16,7 @@ import click
 
 from supervisor import access, directories, keys_db
 from supervisor.cli import state_dir as state_dirs
+from supervisor.cli.keys_elsewhere import elsewhere
 from supervisor.cli.options import json_option, runtime_dir_option
 from supervisor.cli.state_dir import state_dir_option
 from supervisor.cli.terminal import Cell, Column, cells_of_stdout, escape, explain, say, say_json, span, table
@@ -129,21 +130,28 @@ def create(
 def list_(state_dir: Path | None, as_json: bool) -> int:
     """Show the keys, what they may do and what they used.
 
-    Requests are those to models. Keys of LLAMA_ROUTER_API_KEY and of
-    web.api_key_file are not listed; the dashboard's Activity has what they did.
+    Requests are those to models. Of LLAMA_ROUTER_API_KEY and web.api_key_file it
+    says how many keys they hold for the llama-router that runs; the dashboard's
+    Activity has what they did.
     """
-    path = _path(state_dir, state_dirs.running())
+    status = state_dirs.running()
+    path = _path(state_dir, status)
     known = []
     if os.path.lexists(path):
         with _reading(path) as connection:
             known = keys_db.stored(connection)
+    others = elsewhere(status, path.parent)
     if as_json:
-        say_json([_as_json(each) for each in known])
-    elif known:
+        told = None if others is None else [vars(each) for each in others]
+        say_json({"keys": [_as_json(each) for each in known], "elsewhere": told})
+        return 0
+    if known:
         now = time.time()
         say("\n".join(table(COLUMNS, [_row(each, now) for each in known], cells_of_stdout())))
     else:
         say(escape(f"there are no keys in {path.parent}"))
+    if others:
+        say("\n".join(["", *(escape(str(each)) for each in others)]))
     return 0
 
 

@@ -79,12 +79,12 @@ def test_a_key_is_shown_once(state: Path, key: Run) -> None:
 
 def test_listing(state: Path, key: Run) -> None:
     assert key("list").stdout == f"there are no keys in {state}\n"
-    assert json.loads(key("list", "--json").stdout) == []
+    assert json.loads(key("list", "--json").stdout) == {"keys": [], "elsewhere": None}
     assert not state.exists()
     made = json.loads(key("create", "bob", "--tokens", "5/day", "--json").stdout)
     assert KEY.fullmatch(made["key"] + "\n")
     key("create", "alice", "--expires", "2999-01-01")
-    alice, bob = json.loads(key("list", "--json").stdout)
+    alice, bob = json.loads(key("list", "--json").stdout)["keys"]
     assert bob == {name: value for name, value in made.items() if name != "key"}
     assert (alice["name"], alice["expires"], bob["tokens"]) == ("alice", "2999-01-01T00:00:00+00:00", "5/day")
     head, first, second = key("list").stdout.splitlines()

@@ -208,7 +208,8 @@ def test_the_commands_reach_what_runs() -> None:
         secret = key(supervisor, "create", "alice")
         assert [status_of(supervisor, "/v1/models"), status_of(supervisor, "/v1/models", secret)] == [401, 200]
         listed = json.loads(key(supervisor, "list", "--json"))
-        assert [each["name"] for each in listed] == ["alice"]
+        assert [each["name"] for each in listed["keys"]] == ["alice"]
+        assert listed["elsewhere"] == []
         key(supervisor, "revoke", "alice")
         assert status_of(supervisor, "/v1/models", secret) == 401
         key(supervisor, "revoke", "--forget", "alice")
@@ -229,6 +230,32 @@ def test_nobody_sees_the_environments_keys() -> None:
                 assert SECRET.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
         assert SECRET not in str(running)
         assert SECRET not in supervisor.log.read_text()
+
+
+def test_the_list_has_how_many_there_are_elsewhere() -> None:
+    with Supervisor(env={VARIABLE: f"{SECRET},other"}) as supervisor:
+        name_file(supervisor)
+        supervisor.start()
+        file = supervisor.directory / "keys"
+        words = "for all models and without limits"
+        lines = [
+            f"there are no keys in {state_of(supervisor)}",
+            "",
+            f"environment: 2 keys of {VARIABLE}, {words}",
+            f"file: 1 key in {file} (web.api_key_file), {words}",
+        ]
+        assert key(supervisor, "list").splitlines() == lines
+        told = json.loads(key(supervisor, "list", "--json"))
+        assert told["keys"] == []
+        assert [(each["source"], each["count"], each["path"]) for each in told["elsewhere"]] == [
+            ("environment", 2, None),
+            ("file", 1, str(file)),
+        ]
+        make_key(supervisor)
+        assert key(supervisor, "list").splitlines()[2:] == lines[1:]
+        file.unlink()
+        assert json.loads(key(supervisor, "list", "--json"))["elsewhere"][1]["problem"] == "No such file or directory"
+        assert key(supervisor, "list").endswith("how many is not known: No such file or directory")
 
 
 def test_a_file_of_keys_is_read_again() -> None:
