@@ -70,6 +70,13 @@ class Keys:
         needed = not self._keyless or self._file is not None or bool(self._environment or stored)
         return Known((stored, self._environment, of_file), needed)
 
+    def are_needed(self) -> bool:
+        """Whether nobody may use the API without one, as far as that can be told."""
+        try:
+            return self.now().are_needed
+        except Refused:
+            return True
+
     def is_good(self, key: Key) -> bool:
         """Whether a key that was found would be found again."""
         try:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from admin.log_text import clean
 from admin.words import clock, duration, iso
+from supervisor.core.keys import VARIABLE
 from supervisor.core.quantities import readable_size
 from supervisor.protocol import Message
 
@@ -152,19 +153,27 @@ def _name(name: str) -> list[str]:
     return ["--", name] if name.startswith("-") else [name]
 
 
-def usage(name: str, ini: str, base: str) -> Message:
+def usage(name: str, ini: str, base: str, *, needs_key: bool) -> Message:
     """How to ask the model something: `endpoint`, and `curl` and `python` as text; `base` is the router's origin,
-    which is the first URL of each."""
+    which is the first URL of each. Where that `needs_key`, they take it from VARIABLE."""
     endpoint = "rerank" if _RANKS.search(ini) else "embeddings" if _EMBEDS.search(ini) else "chat/completions"
     body = {"model": name, **_BODIES[endpoint]}
     text = json.dumps(body, ensure_ascii=not name.isprintable())
     url = shlex.quote(f"{base}/v1/{endpoint}")
-    curl = [f"curl {url}", "-H 'Content-Type: application/json'", f"-d {shlex.quote(text)}"]
+    shown = [f'-H "Authorization: Bearer ${VARIABLE}"'] if needs_key else []
+    curl = [f"curl {url}", *shown, "-H 'Content-Type: application/json'", f"-d {shlex.quote(text)}"]
+    key = f'os.environ["{VARIABLE}"]' if needs_key else '"none"'
     python = (
-        "from openai import OpenAI  # pip install openai\n\n"
-        f'client = OpenAI(base_url={f"{base}/v1"!r}, api_key="none")\n' + _PYTHON[endpoint].format(model=repr(name))
+        ("import os\n\n" if needs_key else "") + "from openai import OpenAI  # pip install openai\n\n"
+        f"client = OpenAI(base_url={f'{base}/v1'!r}, api_key={key})\n" + _PYTHON[endpoint].format(model=repr(name))
     )
-    return {"base": base, "endpoint": f"/v1/{endpoint}", "curl": " \\\n  ".join(curl), "python": python}
+    return {
+        "base": base,
+        "endpoint": f"/v1/{endpoint}",
+        "curl": " \\\n  ".join(curl),
+        "python": python,
+        "variable": VARIABLE if needs_key else None,
+    }
 
 
 def _number(value: Any, unit: str) -> str | None:

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response
 from admin.dashboard.access import Role, needs
 from admin.dashboard.pages import new_blueprint
 from admin.entries import Entries
+from admin.keys import Keys
 from admin.model_view import gguf, history, preset, started, usage
 from admin.models import find
 from admin.supervision import ask, connect, status
@@ -52,6 +53,7 @@ def _view(answer: Message, model: Message) -> Message:
     """What the templates need. Raises NotRunning, ProtocolError or Refused."""
     name = model["name"]
     entries: Entries = current_app.extensions["models.entries"]
+    keys: Keys = current_app.extensions["keys"]
     entry = entries.of([model], answer)[0]
     with connect() as client:
         events = [message["event"] for message in client.stream("events", since=0)]
@@ -62,7 +64,7 @@ def _view(answer: Message, model: Message) -> Message:
         "preset": _preset(name, model["backend"]),
         "gguf": gguf(entry["status"]["detail"]["meta"]),
         "started": started(model, entry["status"]["args"], current_app.config["RUNTIME_DIR"]),
-        "usage": usage(name, entry["status"]["preset"], request.host_url.rstrip("/")),
+        "usage": usage(name, entry["status"]["preset"], request.host_url.rstrip("/"), needs_key=keys.are_needed()),
     }
 
 

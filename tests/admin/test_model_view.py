@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_supervisor import FakeSupervisor, event_of, model, reason, replica
+from keyed_web import keyed_web, without_keys
+from made_keys import make
 from test_dashboard import check_page, text
 from web_tier import WebTier
 
 from admin.facts import NONE_KNOWN
 from admin.model_view import MOST_EVENTS, gguf, history, origin, preset, usage
 from supervisor import protocol
+from supervisor.core.keys import KEYS_FILE, VARIABLE
 from supervisor.errors import Refused
 from supervisor.protocol import Message
 
@@ -258,25 +263,31 @@ def test_what_the_gguf_says() -> None:
     ],
 )
 def test_the_endpoint_is_what_the_model_does(ini: str, endpoint: str) -> None:
-    told = usage("m", ini, "http://x")
+    told = usage("m", ini, "http://x", needs_key=False)
     assert told["endpoint"] == endpoint
     assert f"http://x{endpoint} " in told["curl"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("ini", ["", "embeddings = true\n", "rerank = true\n"])
-def test_examples_quote_names(name: str, ini: str) -> None:
-    told = usage(name, ini, "http://x")
+@pytest.mark.parametrize("key", [None, "a key'$(false)"])
+def test_examples_quote_names_and_take_a_key_where_it_is_needed(
+    name: str, ini: str, key: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, key or "of no use")
+    told = usage(name, ini, "http://x", needs_key=key is not None)
     curl = subprocess.run(
         ["sh", "-c", f"curl() {{ printf '%s\\0' \"$@\"; }}\n{told['curl']}"], capture_output=True, check=True, text=True
     )
     arguments = curl.stdout.split("\0")
     assert json.loads(arguments[arguments.index("-d") + 1])["model"] == name
+    shown = [each for each in arguments if each.startswith("Authorization")]
+    assert shown == ([] if key is None else [f"Authorization: Bearer {key}"])
     asked: list[Any] = []
 
     class Anything:
-        def __init__(self, **_: Any) -> None:
-            pass
+        def __init__(self, *, base_url: str, api_key: str) -> None:
+            assert (base_url, api_key) == ("http://x/v1", key or "none")
 
         def __getattr__(self, _: str) -> Any:
             return self
@@ -294,6 +305,27 @@ def test_examples_quote_names(name: str, ini: str) -> None:
     source = told["python"].replace("from openai import OpenAI", "pass")
     exec(compile(source, "example", "exec"), {"OpenAI": Anything, "print": lambda *_, **__: None})
     assert asked == [name]
+
+
+def test_examples_show_a_key_as_soon_as_there_is_one(supervisor: FakeSupervisor, tmp_path: Path) -> None:
+    supervisor.models = [model("m")]
+    script(supervisor)
+
+    def examples(tier: WebTier) -> tuple[bool, bool, bool]:
+        text = html.unescape(tier.request("GET", "/ui/model/m").body.decode())
+        return (
+            f'-H "Authorization: Bearer ${VARIABLE}"' in text,
+            f'api_key=os.environ["{VARIABLE}"]' in text,
+            "llama-router key create" in text,
+        )
+
+    with keyed_web(supervisor, tmp_path) as tier:
+        assert examples(tier) == (False, False, False)
+        make(tier.state_dir)
+        assert examples(tier) == (True, True, True)
+        without_keys(tier)
+        (tier.state_dir / KEYS_FILE).write_bytes(b"damaged")
+        assert examples(tier) == (True, True, True), "nobody gets in without one"
 
 
 @pytest.mark.parametrize("path", ["/ui/model/m", "/ui/model-part/m", "/ui/model-log/m", "/ui/model-log/m?follow=1"])
