@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from supervisor import __version__, child, descriptors
+from supervisor import __version__, certificate, child, descriptors
 from supervisor.backends import want_forkserver
 from supervisor.core import handover as fleet_handover
 from supervisor.core.commands import Announce, Measure, Probe
@@ -36,7 +36,9 @@ class Succession:
         asks = {ask.id for model in fleet.models.values() for ask in model.asks}
         if daemon.configured.busy or daemon.operations.due - asks - fleet.scheduler.leases.keys() - {asker}:
             return "configuration files are being read; try again"
-        return None
+        tls = daemon.configured.running.config.web.tls
+        wrong_file = None if tls is None else certificate.problem(tls.certificate, tls.key)
+        return None if wrong_file is None else wrong_file[1]
 
     def handed_over(self, asker: int) -> Handover:
         """What there is."""
