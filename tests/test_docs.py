@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from admin import create_app, routes
 from supervisor.cli import program
@@ -42,6 +43,12 @@ OF_THE_WEB = [f"web.{key}" for key in keys("Web", schema.config())]
 @pytest.mark.parametrize("key", [*keys("Config", schema.config()), *OF_THE_WEB])
 def test_keys_of_the_configuration(key: str) -> None:
     assert f"`{key}" in document("configuration.md")
+
+
+def test_the_example_has_every_key_of_the_configuration() -> None:
+    example = yaml.safe_load((ROOT / "packaging/examples/config.yaml").read_text())
+    assert sorted(example) == sorted(keys("Config", schema.config()))
+    assert sorted(example["web"]) == sorted(keys("Web", schema.config()))
 
 
 @pytest.mark.parametrize("command", list(program.commands))
