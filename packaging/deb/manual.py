@@ -33,6 +33,7 @@ FILES = (
 ENVIRONMENT = (
     ("LLAMA_ROUTER_CONFIG", "The configuration file, for run and check."),
     ("LLAMA_ROUTER_RUNTIME_DIR", "The directory of the control socket."),
+    ("LLAMA_ROUTER_API_KEY", "A key of the API, or several separated by commas, for run."),
 )
 DOCUMENTATION = "/usr/share/doc/llama-router"
 
@@ -69,7 +70,10 @@ def synopsis(context: click.Context) -> Iterator[str]:
     yield "[OPTIONS] COMMAND [ARGS]..."
     yield ".SH OPTIONS"
     yield from definitions(options(context))
-    yield from (".PP", plain("Every command takes --runtime-dir and --help too."))
+    yield from (
+        ".PP",
+        plain("Every command takes --help too; run, and those that ask a running llama-router, take --runtime-dir."),
+    )
 
 
 def command(described: click.Command, parent: click.Context) -> Iterator[str]:
