@@ -82,7 +82,8 @@ def _program() -> Path:
 
 def _advice(user: bool, program: Path) -> list[str]:
     """What to do next, and what would keep it from working."""
-    lines = [] if user else [f"write {SYSTEM_CONFIG}/config.yaml, as in packaging/examples/, if there is none; then"]
+    place, beside = ("~/.config/llama-router", ", and presets.d beside it") if user else (SYSTEM_CONFIG, "")
+    lines = [f"write {place}/config.yaml, as in packaging/examples/{beside}, if there is none; then"]
     hidden = [path for path in (program, Path(sys.base_prefix)) if any(map(path.is_relative_to, PRIVATE))]
     if hidden and not user:
         lines.insert(

@@ -46,7 +46,9 @@ def test_the_system_s(tmp_path: Path) -> None:
 
 def test_a_user_s(tmp_path: Path) -> None:
     for environment in ({"XDG_CONFIG_HOME": str(tmp_path)}, {"XDG_CONFIG_HOME": "", "HOME": str(tmp_path / "home")}):
-        assert install("--user", **environment).returncode == 0
+        done = install("--user", **environment)
+        assert done.returncode == 0
+        assert "write ~/.config/llama-router/config.yaml" in done.stderr
     names = {"systemd/user/llama-router.service", "systemd/user/llama-router.socket"}
     assert written(tmp_path).keys() == names | {f"home/.config/{name}" for name in names}
     unit = (tmp_path / "systemd/user/llama-router.service").read_text()
