@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable
@@ -184,5 +185,6 @@ def _put_together(older: Pending, newer: Pending) -> Pending:
 
 
 def _used_up(key: Key, limit: Limit, what: str, wait: float) -> Refused:
-    message = f"key '{key.name}' has used its {limit.most} {what} of this {limit.period}; there is more in {wait:.0f} s"
+    used = f"has used its {limit.most} {what} of this {limit.word}"
+    message = f"key '{key.name}' {used}; there is more in {math.ceil(wait)} s"
     return Refused(message, status=429, error_type="rate_limit_error", retry_after=wait)

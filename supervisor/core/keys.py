@@ -56,7 +56,12 @@ class Limit:
     @property
     def words(self) -> str:
         """Such as "60 a minute"."""
-        return f"{self.most} a{'n' if self.period == 'h' else ''} {_WORDS[self.period]}"
+        return f"{self.most} a{'n' if self.period == 'h' else ''} {self.word}"
+
+    @property
+    def word(self) -> str:
+        """Its period, such as "minute"."""
+        return _WORDS[self.period]
 
     def window(self, now: float) -> int:
         """The number of the period that `now` (Unix seconds) lies in."""

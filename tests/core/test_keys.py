@@ -23,6 +23,7 @@ NOW = 1_800_000_000.0  # 2027-01-15 08:00 UTC
 def test_limits(written: str, limit: Limit) -> None:
     assert keys.limit(written) == limit
     assert keys.limit(str(limit)) == limit
+    assert keys.limit(f"{limit.most}/{limit.word}") == limit
 
 
 @pytest.mark.parametrize("written", ["", "60", "60/", "/min", "0/min", "-1/min", "1.5/min", "60/week", "9" * 17 + "/s"])
