@@ -40,4 +40,4 @@ def chosen(state_dir: Path | None, status: Message | None) -> Path:
 def explain_guess(state_dir: Path | None, status: Message | None) -> None:
     """Say so where (3) was a guess."""
     if status is None and state_dir is None:
-        explain("No llama-router answers here. For one of another user, such as the system's, run this as that user.")
+        explain("No llama-router answers here. One started with this directory takes it; for another's, be its user.")
