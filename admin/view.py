@@ -55,6 +55,7 @@ def view(answer: Message, rates: Mapping[str, float]) -> Message:
         "budget": answer.get("memory", {}).get("budget", {}).get(HOST),
         "states": STATES,
         "notices": [notice | {"where": where(notice)} for notice in answer.get("notices", [])],
+        "problems": [problem | {"where": where(problem)} for problem in answer.get("problems", [])],
         "columns": COLUMNS,
     }
 

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from supervisor.core.quantities import readable_size, shown
-from supervisor.yaml_source import printable
+from supervisor.paths import printable
 
 # Above what `needs` keeps of as many files as models_dir looks at, some 5 KiB of each. What is larger is none of ours.
 MAX_FILE = 256 * 2**20

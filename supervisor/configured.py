@@ -28,10 +28,10 @@ from supervisor.errors import ConfigurationError, Problem
 from supervisor.files import Files
 from supervisor.logs import Journal
 from supervisor.loop import Loop
+from supervisor.paths import printable
 from supervisor.presets_watch import PresetsWatch
 from supervisor.protocol import Message
 from supervisor.reading import Reading
-from supervisor.yaml_source import printable
 
 MAX_PROBLEMS_TOLD = 100
 
@@ -102,7 +102,8 @@ class Configured:
         self._started_with = running.config
         self._overridden = overridden
         self._waiting: list[tuple[Callable[[Read], None], bool]] = []  # for what is on disk
-        self._wrong: list[Problem] = []  # with what is on disk, as far as it was read and told
+        # With what is on disk, as far as it was read and told: why it is not what is in use.
+        self.wrong: list[Problem] = []
         self.watch = PresetsWatch(
             loop,
             running.path,
@@ -129,7 +130,7 @@ class Configured:
             notices=list(running.notices),
             faults=list(running.faults),
             incomplete=sorted(running.incomplete),
-            wrong=self._wrong,
+            wrong=self.wrong,
         )
 
     def take_over(self, inherited: InUse) -> None:
@@ -137,7 +138,7 @@ class Configured:
         the configuration in use, and the listener is the one that there was."""
         listen = parse_listen(inherited.listen)
         self._started_with = self._started_with.model_copy(update={"listen": listen})
-        self._wrong = list(inherited.wrong)
+        self.wrong = list(inherited.wrong)
         self._files_changed()
 
     def tell_faults(self, faults: Sequence[Problem], before: Sequence[Problem] = ()) -> None:
@@ -224,7 +225,7 @@ class Configured:
         if isinstance(read, Configuration) and (emptied := self._emptied(read)) is not None:
             read = ConfigurationError([emptied])
         if isinstance(read, ConfigurationError):
-            if read.problems != self._wrong:
+            if read.problems != self.wrong:
                 self._refuse(read.problems)
                 self._tell(read.problems)
             return
@@ -234,8 +235,8 @@ class Configured:
         self.tell_faults(read.faults, self.running.faults)
         self.running = read  # the same at other lines
         self.watch.applied()
-        if self._wrong:
-            self._wrong = []
+        if self.wrong:
+            self.wrong = []
             self._announce("the configuration is in order again, and the same as the running one")
 
     def _emptied(self, new: Configuration) -> Problem | None:
@@ -259,7 +260,7 @@ class Configured:
         told = self.told(new)
         fresh = differing(self.running.config, new.config)
         self.tell_faults(new.faults, self.running.faults)
-        self.running, self._wrong = new, []
+        self.running, self.wrong = new, []
         self.watch.applied()
         self._use(new)
         if told.settings:
@@ -291,7 +292,7 @@ class Configured:
 
     def _refuse(self, problems: list[Problem]) -> None:
         """Note and announce that the configuration on disk can't be used."""
-        self._wrong = problems
+        self.wrong = problems
         count = f"{len(problems)} problems, the first is " if len(problems) > 1 else ""
         text = f"cannot reload, the running configuration is kept: {count}{problems[0]}"
         self._announcements.add(Announce("reload", None, text), time.time() - time.monotonic())

@@ -277,6 +277,7 @@ class Daemon:
             "models_dir": _readable(str(configuration.models_dir)),
             "state_dir": _readable(str(self._state_dir)),
             "notices": [vars(notice) for notice in configuration.notices[:MOST_NOTICES]],
+            "problems": [vars(problem) for problem in self.configured.wrong[:MOST_NOTICES]],
             **self.configured.needs(configuration),
             "keys": self.admission.sources(),
             "autoload": configuration.config.autoload,

@@ -15,7 +15,7 @@ from supervisor.core import exposure, keys
 from supervisor.core.config import Listen
 from supervisor.core.keys import KEYS_FILE, VARIABLE
 from supervisor.errors import Problem
-from supervisor.yaml_source import printable
+from supervisor.paths import printable
 
 Hashes = tuple[bytes, ...]
 

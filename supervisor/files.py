@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 
 from supervisor import yaml_positions
+from supervisor.paths import printable
 from supervisor.yaml_positions import Document
-from supervisor.yaml_source import Made, Source, printable, read_source
+from supervisor.yaml_source import Made, Source, read_source
 
 Content = tuple[str, bytes]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from supervisor.core import keys
-from supervisor.yaml_source import printable
+from supervisor.paths import printable
 
 MAX_FILE = 1024 * 1024
 

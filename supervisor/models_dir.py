@@ -20,7 +20,7 @@ from supervisor.core.fields import complaints
 from supervisor.core.preset import Preset
 from supervisor.core.quantities import shown
 from supervisor.errors import Problem
-from supervisor.yaml_source import printable
+from supervisor.paths import printable
 
 SUFFIX = ".gguf"
 # aria2 allots the whole file at once; until it is downloaded, there is a file of this name beside it.

@@ -26,7 +26,7 @@ from supervisor.core.quantities import MAX_SIZE
 from supervisor.core.reload import LAUNCH_KEYS
 from supervisor.core.shape import MAX_LAYERS, Shape
 from supervisor.errors import CannotReadModel, IncompleteModel, NotAModel
-from supervisor.yaml_source import printable
+from supervisor.paths import printable
 
 # How many are remembered beside those in use.
 MAX_SHAPES = 1_000

@@ -24,9 +24,10 @@ from supervisor.errors import ConfigurationError, Problem, Refused
 from supervisor.file_history import History, sha_of
 from supervisor.file_writing import Present
 from supervisor.files import Edited
+from supervisor.paths import printable
 from supervisor.protocol import CONFIG, Message
 from supervisor.trying import Trying
-from supervisor.yaml_source import printable, read_file
+from supervisor.yaml_source import read_file
 
 MAX_BYTES = 2**20
 # More models, or a longer file, are tried aside: that takes longer than everybody else may have to wait.

@@ -22,9 +22,10 @@ from supervisor.core.quantities import shown
 from supervisor.errors import ConfigurationError, Problem
 from supervisor.files import Files
 from supervisor.models_dir import Models
+from supervisor.paths import printable
 from supervisor.preset_faults import Entry
 from supervisor.preset_paths import why_unreadable, with_paths
-from supervisor.yaml_source import Keys, Source, Written, printable
+from supervisor.yaml_source import Keys, Source, Written
 
 SUFFIXES = (".yaml", ".yml")
 TOP_KEYS = ("defaults", "models")

@@ -25,7 +25,7 @@ from inotify_simple import INotify, flags
 
 from supervisor import models_dir, presets_dir
 from supervisor.loop import Loop
-from supervisor.yaml_source import printable
+from supervisor.paths import printable
 
 QUIET_SECONDS = 0.25
 LONGEST_SECONDS = 2.0

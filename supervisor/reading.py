@@ -20,7 +20,7 @@ from supervisor.forked import READ_BYTES, Forked
 from supervisor.logs import Journal
 from supervisor.loop import Loop
 from supervisor.needs import Header, read, unreadable
-from supervisor.yaml_source import printable
+from supervisor.paths import printable
 
 # How long one file may take, and how long none of the programs may answer, which is more than `ask` waits. Each that
 # took so long halves it for the next, or a thousand on a dead mount would take a thousand times as long.

@@ -13,6 +13,7 @@ from typing import Any
 
 from supervisor.core.preset import Preset
 from supervisor.errors import ConfigurationError, Problem
+from supervisor.paths import printable
 from supervisor.yaml_positions import MAX_PROBLEMS, Document
 
 MAX_BYTES = 4 * 2**20
@@ -91,11 +92,6 @@ def read_source(path: Path) -> bytes:
     except OSError as error:
         problem = Problem(printable(path), None, None, f"cannot read the file: {error.strerror or error}")
         raise ConfigurationError([problem]) from None
-
-
-def printable(path: Path) -> str:
-    """A path as text that can be sent and shown, even if it is not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def read_file(path: Path) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from supervisor.cli import checked
 from supervisor.core.need import Bytes
 from supervisor.core.reload_words import Outcome, Told
+from supervisor.errors import Problem
 from supervisor.protocol import Message
 
 
@@ -108,7 +109,8 @@ class Status:
     """All that `status` shows; `web` is None while there is none, `room` where the supervisor does not tell.
 
     `queue` has those who have waited longest, oldest first; `waiting` counts all. `controllers` are those of the
-    cgroups that models have, None where they have none. `needs_restart` and `needs_reexec` are as those of Told.
+    cgroups that models have, None where they have none. `needs_restart` and `needs_reexec` are as those of Told;
+    `problems` keep the files of the configuration from being used.
     """
 
     version: str
@@ -119,6 +121,7 @@ class Status:
     config: str
     needs_restart: tuple[str, ...]
     needs_reexec: tuple[str, ...]
+    problems: tuple[Problem, ...]
     controllers: tuple[str, ...] | None
     counts: dict[str, int]
     room: Room | None
@@ -175,6 +178,7 @@ def status(answer: Message) -> Status:
         config=checked.text(body, "config"),
         needs_restart=checked.or_none(body, "needs_restart", checked.texts) or (),
         needs_reexec=checked.or_none(body, "needs_reexec", checked.texts) or (),
+        problems=tuple(map(_problem, checked.or_none(body, "problems", checked.tables) or ())),
         controllers=checked.or_none(body, "controllers", checked.texts),
         counts={state: checked.whole(checked.table(body, "counts"), state) for state in checked.table(body, "counts")},
         room=_room(body) if body.get("memory") is not None else None,
@@ -203,6 +207,15 @@ def log_line(message: Message) -> LogLine:
         launch=checked.or_none(body, "launch", checked.whole),
         pid=checked.or_none(body, "pid", checked.whole),
         text=checked.text(body, "text"),
+    )
+
+
+def _problem(item: Message) -> Problem:
+    return Problem(
+        file=checked.text(item, "file"),
+        line=checked.or_none(item, "line", checked.whole),
+        field=checked.or_none(item, "field", checked.text),
+        message=checked.text(item, "message"),
     )
 
 

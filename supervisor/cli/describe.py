@@ -3,11 +3,14 @@ the log lines that explain a failure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from supervisor.cli.answers import Instance, Memory, Model, Room
 from supervisor.cli.terminal import Cell, Column, clock, colour, escape, span, table
 from supervisor.core.need import HOST, host_first, in_words, sizes
 from supervisor.core.quantities import readable_size
 from supervisor.core.reasons import at_rest
+from supervisor.errors import Problem
 
 COLOUR_OF_STATE = {"ready": "green", "starting": "yellow", "stopping": "yellow", "backoff": "yellow", "failed": "red"}
 EXPLAINED_BY_LOG = frozenset({"failed", "backoff"})
@@ -20,6 +23,15 @@ REPLICAS = (
     Column("PID", right=True),
 )
 INDENT = "    "
+
+
+def problems(found: Sequence[Problem]) -> list[str]:
+    """A line about what keeps the files of the configuration from being used, none if nothing does."""
+    if not found:
+        return []
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    why = f"{found[0]}{more}; see: llama-router check"
+    return [f"what the files of the configuration say by now is not in use: {why}"]
 
 
 def state(model: Model, now: float) -> str:

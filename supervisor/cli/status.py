@@ -84,7 +84,7 @@ def _say_table(status: answers.Status) -> None:
         header.append(describe.room(status.room))
     if status.web is not None and not status.web.ready:
         header.append(f"web tier: {describe.state(status.web, now)}")
-    header += [f"notice: {line}" for line in later(status)]
+    header += [f"notice: {line}" for line in (*later(status), *describe.problems(status.problems))]
     lines = [escape(line) for line in header]
     if status.models:
         lines += ["", *table(COLUMNS, [_row(model, now) for model in status.models], cells_of_stdout())]

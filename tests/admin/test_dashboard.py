@@ -115,6 +115,19 @@ def test_notices_of_the_configuration(web: WebTier, supervisor: FakeSupervisor) 
         assert "a.yaml, line 7 models.a.model &lt;b&gt;" in text(answer)
 
 
+def test_problems_that_keep_the_files_from_being_used(web: WebTier, supervisor: FakeSupervisor) -> None:
+    told = {"file": "presets.d/a.yaml", "line": 4, "field": "models.a.contxt", "message": "no such key"}
+    for models in ([], [model("a")]):
+        supervisor.models = models
+        supervisor.facts = {"problems": [told]}
+        answer = web.request("GET", "/")
+        check_page(answer)
+        assert "is not in use, as something is wrong in them" in text(answer)
+        assert "presets.d/a.yaml, line 4 models.a.contxt no such key" in text(answer)
+        supervisor.facts = {"problems": []}
+        assert "is not in use" not in text(web.request("GET", "/"))
+
+
 GIB = 1024**3
 
 

@@ -233,8 +233,10 @@ def test_a_wrong_file_changes_nothing_and_is_told_once(supervisor: Supervisor) -
     assert supervisor.log.read_text().count("cannot reload") == 1
     assert supervisor.log.read_text().count("bad.yaml:2: models.b.modle") == 1
     assert supervisor.model("m")["pid"] == before
+    assert "models.b.modle" in [problem["field"] for problem in supervisor.status()["problems"]]
     (supervisor.presets / "bad.yaml").unlink()
     told(watch, "in order again")
+    assert supervisor.status()["problems"] == []
     supervisor.write("bad", "models:\n  b: {modle: x}\n")
     told(watch, "cannot reload")
 
