@@ -92,8 +92,9 @@ class Files:
             size = os.fstat(fd).st_size
             if size and size + len(lines) > self._most:
                 path.rename(f"{path}{OLDER}")
-                os.close(fd)
-                fd, size, self._total = _opened(path), 0, None
+                older, fd = fd, _opened(path)
+                os.close(older)
+                size, self._total = 0, None
             self._make_room(len(lines))
             _write_all(fd, lines, size)
         except OSError:
