@@ -9,7 +9,11 @@ import pytest
 from harness import Supervisor, Systemd, refused
 
 
-def test_a_difference_is_told_and_applied(supervisor: Supervisor) -> None:
+DEAF = "import supervisor.presets_watch as w; w.QUIET_SECONDS = w.LONGEST_SECONDS = 3600"
+
+
+def test_a_difference_is_told_and_applied(supervisors: type[Supervisor]) -> None:
+    supervisor = supervisors(prefix=DEAF).start()
     for name in ("same", "adjusted", "changed", "removed"):
         supervisor.add(name, reload=False)
     supervisor.call("reload")
