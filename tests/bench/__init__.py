@@ -1,0 +1,1 @@
+"""The benchmark, `make bench`: routers side by side on this machine, in one run."""
