@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand, as little of it as measuring takes: requests are bytes made once, answers are taken apart in place."""
+"""HTTP/1.1 by hand, as little as measuring takes: requests are bytes made once, answers are taken apart in place."""
 
 from __future__ import annotations
 
