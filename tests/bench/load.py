@@ -83,7 +83,7 @@ def _clients(address: Address, number: int) -> Iterator[tuple[select.epoll, dict
 def keep_asking(address: Address, request: bytes, connections: int, seconds: float) -> Load:
     """Send a request on each connection again and again for so long.
 
-    A connection that the server closes between two answers, as llama-server does after 100, is made anew; an answer that
+    A connection that the server closes between answers, as llama-server does after 100, is made anew; an answer that
     breaks off, or is of another status than 200, is an error.
     """
     load = Load()
