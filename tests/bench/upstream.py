@@ -2,8 +2,8 @@
 
     python upstream.py HOST:PORT        (or the path of a UNIX socket)
 
-A request says in its text how: "50 per second", and with max_tokens how many. Each chunk carries the moment when it was due
-(time.monotonic(), which all processes of a machine share), so that the client knows how late it is.
+A request says in its text how: "50 per second", and with max_tokens how many. Each chunk carries the moment when it was
+due (time.monotonic(), which all processes of a machine share), so that the client knows how late it is.
 """
 
 from __future__ import annotations
@@ -115,11 +115,10 @@ class Upstream:
     def _begin(self, descriptor: int, body: bytes) -> None:
         pace, number = PACE.search(body), NUMBER.search(body)
         pause = 1 / float(pace[1]) if pace else 0.02
+        left = int(number[1]) if number else 16
         client = self._clients[descriptor]
         client.sendall(STREAM)
-        heapq.heappush(
-            self._due, (time.monotonic() + pause, descriptor, client, pause, int(number[1]) if number else 16)
-        )
+        heapq.heappush(self._due, (time.monotonic() + pause, descriptor, client, pause, left))
 
     def _send(self, due: float, descriptor: int, client: socket.socket, pause: float, left: int) -> None:
         if self._clients.get(descriptor) is not client:

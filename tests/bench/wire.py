@@ -44,9 +44,10 @@ def loopback() -> Address:
         return Address(f"127.0.0.1:{taken.getsockname()[1]}")
 
 
-def get(path: str) -> bytes:
+def get(path: str, host: str = "localhost", cookie: str = "") -> bytes:
     """A GET as it is sent."""
-    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    cookies = f"Cookie: {cookie}\r\n" if cookie else ""
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{cookies}\r\n".encode()
 
 
 def post(path: str, body: Mapping[str, object]) -> bytes:
