@@ -53,8 +53,8 @@ def together(readings: Iterable[Reading]) -> dict[tuple[str, str], Reading]:
 def spending(router: Router, reading: Reading, *, models_end: bool = False) -> Iterator[None]:
     """Add the CPU seconds that the router's own processes take in the block.
 
-    `models_end`: model servers end in it, whose time is then in that of the children a router has waited for; so none of
-    these count, nor what own processes took that are gone.
+    `models_end`: model servers end in it, and what they took is in that of the children a router has waited for. So no
+    children count then, nor own processes that are gone.
     """
     if not router.counts_cpu:
         yield

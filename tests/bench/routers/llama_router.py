@@ -82,7 +82,7 @@ class LlamaRouter(Router):
 class WithLlamaServer(LlamaRouter):
     """With the backend llama-server: what a swap, a crash or contention takes with the same server as the peers'."""
 
-    name = "llama-router, llama-server"
+    name = "llama-router+llama-server"
     is_ours = False
     backend = "llama-server"
     cannot = dict.fromkeys(("small", "streams", "many", "slow", "size"), "the same as llama-router")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -21,7 +20,7 @@ SMALL = VENV / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 LARGE = VENV / "models" / "gemma-3-270m.gguf"
 UPSTREAM = Path(__file__).parents[1] / "upstream.py"
 CONTEXT = 2048
-THREADS = os.cpu_count() or 1
+THREADS = 1  # llama.cpp's threads spin when they wait for each other, which ruins figures on a busy machine
 START_SECONDS = 90.0
 GLANCE = 0.005  # seconds between two looks at whether a router answers
 

@@ -1,4 +1,4 @@
-"""Small requests: POST /tokenize on one connection and on eight, which are kept and ask again once they were answered."""
+"""Small requests: POST /tokenize on one connection and on eight, kept open and never without a request."""
 
 from __future__ import annotations
 

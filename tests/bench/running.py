@@ -1,0 +1,107 @@
+"""The order of a run: scene by scene, routers in turns, one at a time; what fails is an error in its place."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import scenes
+from tests.bench.readings import Reading
+from tests.bench.routers.router import Router, Scene
+from tests.bench.rows import contention, crash, idle, many, size, small, streams, swap
+from tests.bench.scenes import Effort
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measurement: in which scene, what it reads, and how often."""
+
+    name: str
+    scene: Scene
+    measure: Callable[[Router, Effort], list[Reading]]
+    reads: tuple[str, ...]  # measures
+    turns: int = 2
+
+
+ROWS = (
+    Row("swap", scenes.SWAP, swap.measure, ("swap-135m", "swap-270m")),
+    Row("contention", scenes.SWAP, contention.measure, ("contention", "contention-wait")),
+    Row("crash", scenes.SWAP, crash.measure, ("crash",)),
+    Row("small", scenes.PROXY, small.measure, ("small-1", "small-8")),
+    Row("streams", scenes.PROXY, streams.measure, ("streams",)),
+    Row("many", scenes.PROXY, many.three_hundred, ("many-300",), turns=1),
+    Row("slow", scenes.PROXY, many.slow, ("many-2000",), turns=1),
+    Row("idle", scenes.IDLE, idle.measure, ("idle-wakeups", "idle-pss"), turns=1),
+    Row("size", scenes.SIZE, size.measure, ("size-start", "size-list"), turns=1),
+)
+
+
+@dataclass
+class Run:
+    """What is to be measured of whom. `limit`: seconds, after which nothing more is begun."""
+
+    rows: Sequence[Row]
+    routers: Sequence[type[Router]]
+    effort: Effort
+    directory: Path
+    limit: float
+    turns: int | None = None  # of each row, in place of its own
+
+    def all(self) -> list[Reading]:
+        """Every turn. In every other one the routers come in the opposite order."""
+        until = time.monotonic() + self.limit
+        readings: list[Reading] = []
+        for scene in dict.fromkeys(row.scene for row in self.rows):
+            rows = [row for row in self.rows if row.scene == scene]
+            for turn in range(max(self._turns(row) for row in rows)):
+                due = [row for row in rows if turn < self._turns(row)]
+                for router in self.routers if turn % 2 == 0 else self.routers[::-1]:
+                    if time.monotonic() > until:
+                        readings += self._none(router, due, "there was no time left")
+                    else:
+                        readings += self._turn(router, scene, due, turn)
+        return readings
+
+    def _turns(self, row: Row) -> int:
+        return self.turns or row.turns
+
+    def _none(self, router: type[Router], rows: Sequence[Row], why: str) -> list[Reading]:
+        return [Reading(measure, router.name, why_none=why) for row in rows for measure in row.reads]
+
+    def _turn(self, router: type[Router], scene: Scene, rows: Sequence[Row], turn: int) -> list[Reading]:
+        readings: list[Reading] = []
+        left = [row for row in rows if row.name not in router.cannot]
+        for row in rows:
+            if row.name in router.cannot:
+                readings += self._none(router, [row], router.cannot[row.name])
+        while left:
+            directory = self.directory / f"{len(list(self.directory.iterdir()))}"
+            directory.mkdir(mode=0o700)
+            began = time.monotonic()
+            readings += self._started(router(directory), scene, left)
+            _say(f"{scene.name} {turn + 1}: {router.name}, {time.monotonic() - began:.1f} s")
+        return readings
+
+    def _started(self, router: Router, scene: Scene, left: list[Row]) -> list[Reading]:
+        """Measure rows, each taken from the list, until one fails: what is left then needs another start."""
+        readings: list[Reading] = []
+        failed = left[0]  # if it does not start at all
+        try:
+            with router.running(scene):
+                while left:
+                    failed = left.pop(0)
+                    readings += failed.measure(router, self.effort)
+        except Exception as error:
+            if failed in left:
+                left.remove(failed)
+            _say(f"error: {router.name}, {failed.name}: {type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+            readings += [Reading(measure, router.name, errors=[text]) for measure in failed.reads]
+        return readings
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
