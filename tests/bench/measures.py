@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tests.bench.readings import Reading
-
-EPSILON = 1e-9  # what a figure of zero is divided by instead
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,10 @@ def best(measure: Measure, peers: Iterable[Reading]) -> Reading | None:
 
 
 def ratio(figure: float, other: float) -> float:
-    """How many times the other."""
-    return figure / max(other, EPSILON)
+    """How many times the other; of nothing, infinitely many times unless it is nothing too."""
+    if other == 0:
+        return math.inf if figure else 1.0
+    return figure / other
 
 
 @dataclass(frozen=True)

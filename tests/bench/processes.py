@@ -63,9 +63,9 @@ def pss(pids: Iterable[int]) -> int:
     return total
 
 
-def wake_ups(pids: Iterable[int]) -> int:
-    """How often threads of these have given up the processor by themselves, which each time ended with a wake-up."""
-    return sum(_voluntary(task) for pid in pids for task in _tasks(pid))
+def wake_ups(pids: Iterable[int]) -> dict[Path, int]:
+    """How often each thread of these has given up the processor by itself, which each time ended with a wake-up."""
+    return {task: _voluntary(task) for pid in pids for task in _tasks(pid)}
 
 
 def _tasks(pid: int) -> Iterator[Path]:

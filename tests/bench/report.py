@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ def _measure(results: Results, measure: Measure) -> dict[str, Any]:
 
 
 def _reading(reading: Reading, against: Reading | None) -> dict[str, Any]:
-    waits = reading.waits
+    waits, times = reading.waits, _times(reading, against)
     return {
         "figure": reading.figure,
         "figures": reading.figures,
@@ -130,6 +131,6 @@ def _reading(reading: Reading, against: Reading | None) -> dict[str, Any]:
         "errors": len(reading.errors),
         "first_errors": reading.errors[:3],
         "generator": reading.generator,
-        "times_best_peer": _times(reading, against),
+        "times_best_peer": times if times is not None and math.isfinite(times) else None,
         "why_none": reading.why_none or None,
     }

@@ -59,6 +59,8 @@ class Run:
             for turn in range(max(self._turns(row) for row in rows)):
                 due = [row for row in rows if turn < self._turns(row)]
                 for router in self.routers if turn % 2 == 0 else self.routers[::-1]:
+                    if turn >= router.most_turns:
+                        continue
                     if time.monotonic() > until:
                         readings += self._none(router, due, "there was no time left")
                     else:
@@ -88,18 +90,17 @@ class Run:
     def _started(self, router: Router, scene: Scene, left: list[Row]) -> list[Reading]:
         """Measure rows, each taken from the list, until one fails: what is left then needs another start."""
         readings: list[Reading] = []
-        failed = left[0]  # if it does not start at all
+        under_way: list[Row] = list(left)  # all of them, should it not start
         try:
             with router.running(scene):
                 while left:
-                    failed = left.pop(0)
-                    readings += failed.measure(router, self.effort)
+                    under_way = [left.pop(0)]
+                    readings += under_way[0].measure(router, self.effort)
         except Exception as error:
-            if failed in left:
-                left.remove(failed)
-            _say(f"error: {router.name}, {failed.name}: {type(error).__name__}: {error}")
             text = f"{type(error).__name__}: {error}"
-            readings += [Reading(measure, router.name, errors=[text]) for measure in failed.reads]
+            _say(f"error: {router.name}, {', '.join(row.name for row in under_way)}: {text}")
+            left[:] = [row for row in left if row not in under_way]
+            readings += [Reading(measure, router.name, errors=[text]) for row in under_way for measure in row.reads]
         return readings
 
 

@@ -21,6 +21,7 @@ class LiteLLM(Router):
     name = "LiteLLM"
     cannot = dict.fromkeys(("swap", "contention", "crash", "idle"), "it starts no models")
     health = "/health/liveliness"
+    most_turns = 1
 
     def missing(self) -> str | None:
         """Whether its environment was made."""
@@ -58,7 +59,9 @@ class LiteLLM(Router):
             for model in scene.models
         ]
         through = [{"path": "/tokenize", "target": f"http://{self._tokens.text}/tokenize", "auth": False}]
-        config = {"model_list": models, "general_settings": {"pass_through_endpoints": through}}
+        # It has no key, as the others here have none.
+        settings = {"pass_through_endpoints": through, "dangerously_permit_weak_or_unset_master_key": True}
+        config = {"model_list": models, "general_settings": settings}
         file = self.directory / "litellm.yaml"
         file.write_text(json.dumps(config))  # JSON is YAML
         host, _, port = self.address.text.rpartition(":")

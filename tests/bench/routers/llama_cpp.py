@@ -18,6 +18,7 @@ class LlamaCpp(Router):
     """`python -m llama_cpp.server --config_file`."""
 
     name = "llama-cpp-python"
+    serves_only_gguf = True
     counts_cpu = False
     cannot: ClassVar = {
         "streams": "it serves its own models only, and none here makes 10,000 tokens a second",

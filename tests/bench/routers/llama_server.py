@@ -44,6 +44,7 @@ class LlamaServer(Router):
     """Its router mode, with presets in an INI file."""
 
     name = "llama-server"
+    serves_only_gguf = True
     cannot: ClassVar = {
         "streams": "it serves its own models only, and none here makes 10,000 tokens a second",
         "slow": "it serves its own models only, and none here makes 2,000 streams at once",
@@ -82,7 +83,7 @@ class Direct(Router):
     name = "direct"
     is_limit = True
     counts_cpu = False
-    cannot = dict.fromkeys(("swap", "contention", "crash", "idle", "size"), "there is no router")
+    cannot = dict.fromkeys(("swap", "contention", "crash", "streams", "idle", "size"), "there is no router")
 
     def missing(self) -> str | None:
         """Whether there is a llama-server."""

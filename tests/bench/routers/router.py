@@ -52,6 +52,8 @@ class Router(ABC):
 
     name: str
     cannot: ClassVar[Mapping[str, str]] = {}  # why, by the name of the measurement
+    serves_only_gguf = False  # true: it can't be in front of the upstream that only streams
+    most_turns = 9  # of those that take long, fewer
     counts_cpu = True  # false: its processes are the models' too
     health = "/health"
     is_ours = False

@@ -21,10 +21,10 @@ def measure(router: Router, effort: Effort) -> list[Reading]:
             raise Broken(f"status {status}: {body[:200].decode(errors='replace')}")
     time.sleep(SETTLED)
     woken, size = Reading("idle-wakeups", router.name), Reading("idle-pss", router.name)
-    own = router.own()
     with spending(router, woken):
-        before = wake_ups(own)
+        before = wake_ups(router.own())
         time.sleep(effort.idle_seconds)
-        woken.figures.append(wake_ups(own) - before)
-    size.figures.append(pss(own) / 2**20)
+        after = wake_ups(router.own())
+    woken.figures.append(sum(number - before.get(task, 0) for task, number in after.items()))
+    size.figures.append(pss(router.own()) / 2**20)
     return [woken, size]

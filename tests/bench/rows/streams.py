@@ -10,7 +10,7 @@ from tests.bench.routers.router import Router
 from tests.bench.scenes import PACED, Effort
 
 NUMBER, CHUNKS, PACE = 200, 100, "50 per second"
-PATIENCE = 40.0
+PATIENCE = 25.0
 
 
 def measure(router: Router, effort: Effort) -> list[Reading]:
