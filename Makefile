@@ -2,7 +2,7 @@
 # Every path here is relative: make itself cannot carry a checkout whose path has a space in it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage slow browser systemd screenshots peers deb clean
+.PHONY: help run test coverage slow browser systemd screenshots peers litellm bench deb clean
 
 LISTEN ?= 127.0.0.1:8080
 ARGS ?=
@@ -57,6 +57,14 @@ screenshots: ## take the pictures in docs/screenshots anew; look at them
 peers: ## llama.cpp's own llama-server, for the tests that run it; compiled once
 	@sh packaging/demo/environment.sh dev
 	@sh packaging/demo/peers.sh
+
+litellm: ## LiteLLM's proxy, for make bench; without it, it is told as missing
+	@sh packaging/demo/environment.sh dev
+	@sh packaging/demo/litellm.sh
+
+bench: ## this router and others side by side, in under 10 minutes; after make peers; ARGS='--rows swap', '--help'
+	@sh packaging/demo/environment.sh dev
+	@$(VENV_PYTHON) -m tests.bench $(ARGS)
 
 deb: ## the Debian package, in dist/; on Debian 12 or later, VERSION=1.2-3 for another version than its own
 	@sh packaging/deb/build.sh

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.bench import machine
+from tests.bench.page import placed, section
 from tests.bench.processes import adopt_orphans, end_all
 from tests.bench.readings import together
 from tests.bench.report import Results, document, table
@@ -40,6 +41,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, help="how often each router gets its turn, for every row")
     parser.add_argument("--quick", action="store_true", help="shorter and fewer of everything: to see whether it works")
     parser.add_argument("--json", type=Path, default=VENV / "bench.json", metavar="FILE", help="where JSON goes")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put the table into this page, docs/performance.md")
     return parser.parse_args(argv)
 
 
@@ -78,6 +80,9 @@ def _ended(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Whatever happens, nothing that was started goes on, and no file stays but the JSON."""
     chosen = options()
+    page = chosen.page and chosen.page.read_text()
+    if page is not None:
+        placed(page, "")  # or fail before ten minutes are spent
     signal.signal(signal.SIGTERM, _ended)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream takes one here, and two in a router
@@ -92,6 +97,8 @@ def main() -> None:
         shutil.rmtree(directory)
     print(table(results))
     chosen.json.write_text(json.dumps(document(results), indent=1, ensure_ascii=False) + "\n")
+    if page is not None:
+        chosen.page.write_text(placed(page, section(results)))
     about = results.machine
     print(f"\n{about['cores']} cores, {about['cpu']}; load average {about['load_average'][0]} before", end="")
     print(f"; {results.seconds:.0f} s; JSON in {chosen.json}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import select
 import socket
@@ -80,8 +81,8 @@ def _clients(address: Address, number: int) -> Iterator[tuple[select.epoll, dict
                 client.connection.close()
 
 
-def keep_asking(address: Address, request: bytes, connections: int, seconds: float) -> Load:
-    """Send a request on each connection again and again for so long.
+def keep_asking(address: Address, request: bytes, connections: int, seconds: float, enough: float = math.inf) -> Load:
+    """Send a request on each connection again and again for so long, or until there are enough answers.
 
     A connection that the server closes between answers, as llama-server does after 100, is made anew; an answer that
     breaks off, or is of another status than 200, is an error.
@@ -91,7 +92,7 @@ def keep_asking(address: Address, request: bytes, connections: int, seconds: flo
         until = time.monotonic() + seconds
         for client in clients.values():
             client.ask(request)
-        while clients and (now := time.monotonic()) < until:
+        while len(load.waits) < enough and (now := time.monotonic()) < until:
             for descriptor, _ in epoll.poll(until - now):
                 client = clients[descriptor]
                 try:

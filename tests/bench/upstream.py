@@ -139,4 +139,6 @@ class Upstream:
 
 
 if __name__ == "__main__":
-    Upstream(sys.argv[1]).serve()
+    server = Upstream(sys.argv[1])
+    print("listening", flush=True)
+    server.serve()

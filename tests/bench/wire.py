@@ -29,7 +29,11 @@ class Address:
         if self.text.startswith("/"):
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(PATIENCE)
-            connection.connect(self.text)
+            try:
+                connection.connect(self.text)
+            except OSError:
+                connection.close()
+                raise
             return connection
         host, _, port = self.text.rpartition(":")
         connection = socket.create_connection((host, int(port)), timeout=PATIENCE)
