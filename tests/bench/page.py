@@ -31,16 +31,11 @@ def section(results: Results) -> str:
 def goals(results: Results) -> str:
     """How many of them are reached, and what is missed or can't be told."""
     verdicts = [(measure.what, verdict) for measure in MEASURES for verdict in results.verdicts(measure)]
-    words = {True: "reached", False: "missed", None: "not to be told"}
-    found = {
-        reached: [f"{what}: {verdict.text}" for what, verdict in verdicts if verdict.reached is reached]
-        for reached in words
-    }
-    parts = [f"{len(found[True])} of {len(verdicts)} goals are reached."]
-    parts += [
-        f"{words[reached].capitalize()}: {'; '.join(found[reached])}." for reached in (False, None) if found[reached]
-    ]
-    return " ".join(parts)
+    text = f"{sum(verdict.reached is True for _, verdict in verdicts)} of {len(verdicts)} goals are reached."
+    for reached, word in ((False, "Missed"), (None, "Not to be told")):
+        found = [f"{what}: {verdict.text}" for what, verdict in verdicts if verdict.reached is reached]
+        text += f" {word}: {'; '.join(found)}." if found else ""
+    return text
 
 
 def placed(page: str, results: str) -> str:
