@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from tests.bench.measures import MEASURES, Measure, Verdict, best, judge, ratio,
 from tests.bench.readings import Reading
 
 HEAD = ("measured", "router", "median", "p99", "CPU s", "errors", "client", "× best peer", "goal")
-SYMBOLS = {True: "reached", False: "MISSED", None: "not told"}
+WORDS = {True: "reached", False: "MISSED", None: "not told"}
 
 
 @dataclass
@@ -74,7 +73,7 @@ def _line(results: Results, measure: Measure, reading: Reading) -> tuple[str, ..
         str(len(reading.errors)),
         f"{median(reading.generator):.0%}" if reading.generator else "",
         "" if times is None else f"{times:.2f}",
-        "; ".join(f"{verdict.text}: {SYMBOLS[verdict.reached]}" for verdict in verdicts),
+        "; ".join(f"{verdict.text}: {WORDS[verdict.reached]}" for verdict in verdicts),
     )
 
 
@@ -84,16 +83,11 @@ def _times(reading: Reading, against: Reading | None) -> float | None:
     return ratio(reading.figure, against.figure)
 
 
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
-
-
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     ruled = [rows[0], ["-" * width for width in widths], *rows[1:]]
     return "\n".join(
-        "| " + " | ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in ruled
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in ruled
     )
 
 

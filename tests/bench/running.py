@@ -51,13 +51,13 @@ class Run:
     turns: int | None = None  # of each row, in place of its own
 
     def all(self) -> list[Reading]:
-        """Every turn. In every other one the routers come in the opposite order."""
+        """All rows once, and once more as often as they have turns; each time the routers come in the opposite order."""
         until = time.monotonic() + self.limit
         readings: list[Reading] = []
-        for scene in dict.fromkeys(row.scene for row in self.rows):
-            rows = [row for row in self.rows if row.scene == scene]
-            for turn in range(max(self._turns(row) for row in rows)):
-                due = [row for row in rows if turn < self._turns(row)]
+        for turn in range(max(self._turns(row) for row in self.rows)):
+            rows = [row for row in self.rows if turn < self._turns(row)]
+            for scene in dict.fromkeys(row.scene for row in rows):
+                due = [row for row in rows if row.scene == scene]
                 for router in self.routers if turn % 2 == 0 else self.routers[::-1]:
                     if turn >= router.most_turns:
                         continue
