@@ -51,7 +51,7 @@ class Run:
     turns: int | None = None  # of each row, in place of its own
 
     def all(self) -> list[Reading]:
-        """All rows once, and once more as often as they have turns; each time the routers come in the opposite order."""
+        """All rows, then those with more turns again; in every other turn the routers come in the opposite order."""
         until = time.monotonic() + self.limit
         readings: list[Reading] = []
         for turn in range(max(self._turns(row) for row in self.rows)):
