@@ -29,6 +29,10 @@ class LiteLLM(Router):
             return "no LiteLLM: make litellm"
         return None if llama_server.binary() else "no llama-server: make peers"
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._paced, self._tokens = loopback(), loopback()
+
     def version(self) -> str:
         """The package's."""
         code = "import importlib.metadata as m; print(m.version('litellm'))"
@@ -37,7 +41,6 @@ class LiteLLM(Router):
 
     def before(self, scene: Scene) -> None:
         """The servers."""
-        self._paced, self._tokens = loopback(), loopback()
         upstream = self.beside(sys.executable, "-IS", UPSTREAM, self._paced.text)
         self.await_answer(upstream, self._paced, "/health")
         for model in scene.models:

@@ -47,7 +47,10 @@ class LlamaRouter(Router):
         models = {model.name: self._preset(model) for model in scene.models}
         (presets / "models.yaml").write_text(json.dumps({"models": models}))  # JSON is YAML
         config = self.directory / "config.yaml"
-        config.write_text(json.dumps({"listen": self.address.text, "max_models": scene.room}))
+        found = self.directory / "models"  # empty: what lies in the machine's own is not measured
+        found.mkdir(exist_ok=True)
+        about = {"listen": self.address.text, "max_models": scene.room, "models_dir": str(found)}
+        config.write_text(json.dumps(about))
         paths = ("--config", config, "--state-dir", self.directory / "state", "--runtime-dir", self._runtime)
         return [Path(sys.prefix) / "bin" / "llama-router", "run", *paths]
 
