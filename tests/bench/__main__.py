@@ -18,7 +18,7 @@ from tests.bench import machine
 from tests.bench.page import placed, section
 from tests.bench.processes import adopt_orphans, end_all
 from tests.bench.readings import together
-from tests.bench.report import Results, document, table
+from tests.bench.report import Results, document, errors, table
 from tests.bench.routers.litellm import LiteLLM
 from tests.bench.routers.llama_cpp import LlamaCpp
 from tests.bench.routers.llama_router import LlamaRouter, WithLlamaServer
@@ -95,7 +95,7 @@ def main() -> None:
     finally:
         end_all()
         shutil.rmtree(directory)
-    print(table(results))
+    print(table(results), errors(results), sep="\n")
     chosen.json.write_text(json.dumps(document(results), indent=1, ensure_ascii=False) + "\n")
     if page is not None:
         chosen.page.write_text(placed(page, section(results)))

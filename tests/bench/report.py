@@ -59,6 +59,16 @@ def table(results: Results) -> str:
     return text + ("\n\n" + "\n".join(notes) if notes else "")
 
 
+def errors(results: Results) -> str:
+    """The first error of each reading that has some; not for a page, as it may name files of this machine."""
+    return "\n".join(
+        f"- {name}, {measure.what}: {len(reading.errors)} errors, first: {reading.errors[0]}"
+        for measure in MEASURES
+        for name, reading in results.of(measure).items()
+        if reading.errors
+    )
+
+
 def _line(results: Results, measure: Measure, reading: Reading) -> tuple[str, ...]:
     figure, p99 = reading.figure, reading.p99
     against = best(measure, results.peers_of(measure).values())

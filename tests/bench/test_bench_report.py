@@ -16,7 +16,7 @@ from tests.bench.figures import median, nth
 from tests.bench.measures import MEASURES, Limit, Measure, NoErrors, Ratio, best, judge, ratio, shown
 from tests.bench.page import BEGIN, END, NoPlace, placed, section
 from tests.bench.readings import Reading, together
-from tests.bench.report import Results, document, table
+from tests.bench.report import Results, document, errors, table
 from tests.bench.routers.router import ROOT
 from tests.bench.running import ROWS
 
@@ -151,6 +151,11 @@ def test_the_table() -> None:
     assert len({len(line) for line in lines if line.startswith("|")}) == 1
     assert "- gone is missing: it is not on PATH" in lines
     assert "- peer, not measured (crash, next answer): it has no process to kill" in lines
+
+
+def test_errors_are_told_beside_the_table() -> None:
+    assert errors(results()) == "- peer, small requests, 1 connection: 1 errors, first: it ended"
+    assert "it ended" not in table(results())
 
 
 def test_the_table_of_a_run_that_measured_nothing() -> None:
