@@ -29,12 +29,11 @@ def main() -> None:
             began = time.monotonic()
             try:
                 status, _ = ask(address, page)
+                if status != 200:
+                    raise Broken(f"{page.split()[1].decode()}: status {status}")
             except (OSError, Broken) as error:
                 errors.append(str(error))
-                continue
             waits.append(time.monotonic() - began)
-            if status != 200:
-                errors.append(f"{page.split()[1].decode()}: status {status}")
     json.dump({"waits": waits, "errors": errors}, sys.stdout)
 
 

@@ -62,7 +62,7 @@ class Run:
                     if turn >= router.most_turns:
                         continue
                     if time.monotonic() > until:
-                        readings += self._none(router, due, "there was no time left")
+                        readings += self._none(router, due)
                     else:
                         readings += self._turn(router, scene, due, turn)
         return readings
@@ -70,15 +70,16 @@ class Run:
     def _turns(self, row: Row) -> int:
         return self.turns or row.turns
 
-    def _none(self, router: type[Router], rows: Sequence[Row], why: str) -> list[Reading]:
-        return [Reading(measure, router.name, why_none=why) for row in rows for measure in row.reads]
+    def _none(self, router: type[Router], rows: Sequence[Row]) -> list[Reading]:
+        return [
+            Reading(measure, router.name, why_none=router.cannot.get(row.name, "there was no time left"))
+            for row in rows
+            for measure in row.reads
+        ]
 
     def _turn(self, router: type[Router], scene: Scene, rows: Sequence[Row], turn: int) -> list[Reading]:
-        readings: list[Reading] = []
+        readings = self._none(router, [row for row in rows if row.name in router.cannot])
         left = [row for row in rows if row.name not in router.cannot]
-        for row in rows:
-            if row.name in router.cannot:
-                readings += self._none(router, [row], router.cannot[row.name])
         while left:
             directory = self.directory / f"{len(list(self.directory.iterdir()))}"
             directory.mkdir(mode=0o700)

@@ -64,11 +64,11 @@ def test_the_best_is_the_lowest_or_the_highest(measure: Measure, name: str) -> N
     assert found.router == name
 
 
-def test_who_fails_is_not_the_best_unless_all_do() -> None:
+def test_who_fails_is_not_the_best_where_that_counts() -> None:
     fails, serves = reading("fails", 1.0, errors=1), reading("serves", 2.0)
     assert best(LESS, [fails, serves]) is serves
-    assert best(LESS, [fails]) is fails
-    assert best(LESS, []) is None
+    assert best(LESS, [fails]) is None
+    assert best(Measure("crash", "crash", peers_may_fail=True), [fails, serves]) is fails
 
 
 @pytest.mark.parametrize(("figure", "other", "times"), [(1, 2, 0.5), (0, 0, 1), (1, 0, math.inf), (0, 3, 0)])

@@ -113,9 +113,10 @@ def test_what_a_router_cannot_do_is_told_with_the_reason(tmp_path: Path, starts:
 
 
 def test_nothing_is_begun_when_time_is_up(tmp_path: Path, starts: list[str]) -> None:
-    whole = together(run(tmp_path, [A, D], Pretended, limit=-1.0))
+    whole = together(run(tmp_path, [A, B], Pretended, Second, limit=-1.0))
     assert starts == []
-    assert {reading.why_none for reading in whole.values()} == {"there was no time left"}
+    assert whole["a", "first"].why_none == whole["b", "first"].why_none == "there was no time left"
+    assert whole["b", "second"].why_none == "it has none"
 
 
 def test_what_routers_cannot_do_are_rows() -> None:
