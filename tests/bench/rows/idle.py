@@ -10,7 +10,7 @@ from tests.bench.routers.router import Router
 from tests.bench.scenes import IDLE, Effort
 from tests.bench.wire import Broken, ask
 
-SETTLED = 3.0  # seconds after the last answer: what follows it, such as measuring, is over
+SETTLED = 5.0  # seconds after the last answer, in which what follows it, such as measuring, comes to its end
 
 
 def measure(router: Router, effort: Effort) -> list[Reading]:
@@ -19,12 +19,13 @@ def measure(router: Router, effort: Effort) -> list[Reading]:
         status, body = ask(router.address, router.completion(model.name, 1))
         if status != 200:
             raise Broken(f"status {status}: {body[:200].decode(errors='replace')}")
-    time.sleep(SETTLED)
     woken, size = Reading("idle-wakeups", router.name), Reading("idle-pss", router.name)
+    own = router.own()
     with spending(router, woken):
-        before = wake_ups(router.own())
+        time.sleep(SETTLED)  # behind the last look at the router too, which may be a question to it
+        before = wake_ups(own)
         time.sleep(effort.idle_seconds)
-        after = wake_ups(router.own())
+        after = wake_ups(own)
     woken.figures.append(sum(number - before.get(task, 0) for task, number in after.items()))
-    size.figures.append(pss(router.own()) / 2**20)
+    size.figures.append(pss(own) / 2**20)
     return [woken, size]
