@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from harness import Supervisor, Systemd, refused
 
-
 DEAF = "import supervisor.presets_watch as w; w.QUIET_SECONDS = w.LONGEST_SECONDS = 3600"
 
 
