@@ -15,10 +15,12 @@ from functools import partial
 from typing import Any
 
 import gevent
+from gevent import GreenletExit
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn import http
+from gunicorn.http import wsgi
 from gunicorn.http.errors import (
     ExpectationFailed,
     ForbiddenProxyRequest,
@@ -35,6 +37,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from admin import connection, errors, tls
 from admin.connection import silent_timeout
+from admin.sent import SentAnswer
 from admin.tls import goodbye
 from admin.turns import Turns
 
@@ -157,6 +160,35 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
         finally:
             with suppress(OSError):
                 client.close()
+
+    def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
+        """Have the application answer. Raises StopIteration when the connection is to end, or what ends it."""
+        answer, environ = wsgi.create(req, sock, addr, listener_name, self.cfg, SentAnswer)
+        environ["wsgi.multithread"] = True
+        if not self.alive:
+            answer.force_close()
+        try:
+            body = self.wsgi(environ, answer.start_response)
+            try:
+                for piece in body:
+                    answer.write(piece)
+                answer.close()
+            finally:
+                if hasattr(body, "close"):
+                    body.close()
+        except GreenletExit:  # the grace period is over
+            raise StopIteration from None
+        except OSError:
+            raise
+        except Exception:
+            if not answer.headers_sent:
+                raise
+            self.log.exception("an answer broke off")  # an error object would be taken for its tail
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            raise StopIteration from None
+        if answer.should_close():
+            raise StopIteration
 
     def _next_request(self, parser: Any) -> Any:
         """Wait for a request; None when none came in time. Raises what gunicorn's parser does."""
