@@ -26,6 +26,7 @@ from admin.activity import Activity
 from admin.body import spooled_body
 from admin.callers import Caller, caller_of, key_of, shown
 from admin.connection import watch
+from admin.heads import Headers
 from admin.key_usage import KeyUsage
 from admin.leases import Lease, Leases, Wish
 from admin.origin import Origins, is_foreign, is_visit, refuse_pages, refuse_visits
@@ -34,7 +35,7 @@ from admin.posted import MAX_BODY, autoload_of, model_in, query_of, reader_of
 from admin.recording import COMPLETE, CUT_SHORT, UPSTREAM_DIED, Recording
 from admin.relay import HOST, Carried, Reply, relay
 from admin.sampling import Sampling
-from admin.upstream import Body, Connections, Headers, NotHttp, UpstreamDied, end_to_end
+from admin.upstream import Body, Connections, NotHttp, UpstreamDied, end_to_end
 from admin.who import who
 from supervisor.errors import NotRunning, ProtocolError, Refused
 

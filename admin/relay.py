@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from admin import errors
 from admin.connection import abort
 from admin.failures import failure
+from admin.heads import Headers
 from admin.leases import Lease
 from admin.origin import is_for_pages
 from admin.recording import Recording
-from admin.upstream import Body, Connections, Headers, Upstream, end_to_end
+from admin.upstream import Body, Connections, Upstream, end_to_end
 from supervisor.errors import Refused
 
 if TYPE_CHECKING:

@@ -7,40 +7,38 @@ server could act on. So a request is sent again only if it can't have been execu
 
 from __future__ import annotations
 
-import re
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from itertools import chain
 from typing import Any
 
 import gevent
 
 from admin.connection import peek
-from admin.heads import Malformed, Response
+from admin.heads import Headers, Malformed
+from admin.incoming import BrokenOff, Incoming
 
-Headers = list[tuple[str, str]]
 Piece = bytes | bytearray | memoryview
 Server = tuple[Any, str]  # a launch's number and its address, "unix:/path" or "tcp:host:port", as a lease names them
 
-READ_BYTES = 65536
+# A piece of a body that goes out with the head; a larger one is not copied for that.
+MAX_WITH_HEAD = 65536
 
 # Below the shortest keep-alive time of the servers whose connections are used again: llama-server's 5 s (cpp-httplib,
 # CPPHTTPLIB_KEEPALIVE_TIMEOUT_SECOND). One that is about to be closed is never used, and a server that is to end has
 # no idle connection for longer.
 REUSE_SECONDS = 2.0
 MAX_IDLE_EACH = 32
+NOT_MODIFIED = 304
 
 # RFC 9110 §7.6.1, and the older names still seen. All of Proxy-* are of one hop as well.
 HOP_BY_HOP = frozenset(
     ["connection", "keep-alive", "te", "trailer", "trailers", "transfer-encoding", "upgrade", "http2-settings"]
 )
 PROXY = "proxy-"
-# RFC 9110 §5.6.2 and §5.5, as latin-1 text.
-FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-FIELD_VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
 
 
 class UpstreamDied(Exception):
@@ -80,20 +78,20 @@ class Connections:
     """Idle connections to model servers, by launch and address, for REUSE_SECONDS; the last one used first."""
 
     def __init__(self) -> None:
-        self._idle: dict[Server, list[tuple[float, HTTPConnection]]] = {}
+        self._idle: dict[Server, list[tuple[float, socket.socket]]] = {}
         self._sweeping = False
 
-    def take(self, server: Server) -> HTTPConnection | None:
+    def take(self, server: Server) -> socket.socket | None:
         """A connection on which the server waits for a request, as far as can be seen."""
         idle = self._idle.get(server)
         while idle:
             since, connection = idle.pop()
-            if time.monotonic() - since < REUSE_SECONDS and peek(connection.sock) is None:
+            if time.monotonic() - since < REUSE_SECONDS and peek(connection) is None:
                 return connection
             connection.close()
         return None
 
-    def keep(self, server: Server, connection: HTTPConnection) -> None:
+    def keep(self, server: Server, connection: socket.socket) -> None:
         """Have it for another request; its last response was read to its end."""
         idle = self._idle.setdefault(server, [])
         if len(idle) >= MAX_IDLE_EACH:
@@ -123,126 +121,110 @@ class Upstream:
         """`connections` of None: use a connection once."""
         self._server = server
         self._connections = connections
-        self._connection: HTTPConnection | None = None
-        self._response: Response | None = None
-        self._has_body = False
-        self._complete = False
+        self._connection: socket.socket | None = None
+        self._answer: Incoming | None = None
 
     def ask(self, method: str, target: str, headers: Headers, body: Body | None) -> tuple[int, str, Headers]:
         """Send a request and wait for the head of its answer: status, reason and headers (end-to-end ones only).
 
         Content-Length is there if the body has a known length. Raises UpstreamDied or NotHttp.
         """
-        try:
-            response = self._exchange(method, target, headers, body)
-        except (OSError, HTTPException) as error:
-            raise _broken(error) from None
-        self._response = response
-        fields = end_to_end(response.getheaders(), frozenset(["content-length"]))
-        for name, value in fields:
-            if not (FIELD_NAME.fullmatch(name) and FIELD_VALUE.fullmatch(value)):
-                raise NotHttp(f"malformed header {name!r}")
-        if (length := _length(response, method)) is not None:
-            fields.append(("Content-Length", length))
-        reason = response.reason if FIELD_VALUE.fullmatch(response.reason) else ""
-        return response.status, reason, fields
-
-    def _exchange(self, method: str, target: str, headers: Headers, body: Body | None) -> Response:
-        connection = self._sent(method, target, headers, body)
-        # It may have answered without reading all of a body it does not want; else reading the answer fails as well.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            for piece in body.pieces if body else ():
-                connection.send(piece)
-        response = connection.getresponse()
-        assert isinstance(response, Response)
-        return response
-
-    def _sent(self, method: str, target: str, headers: Headers, body: Body | None) -> HTTPConnection:
-        """A connection on which the head is sent: an idle one, or one of its own."""
         length: Headers = [("Content-Length", str(body.length))] if body else []
+        head = _head(method, target, headers + length)
+        try:
+            self._answer = Incoming(self._sent(head, body), method)
+        except (OSError, BrokenOff, Malformed) as error:
+            raise _broken(error) from None
+        found = self._answer.head
+        fields = end_to_end(found.fields, frozenset(["content-length"]))
+        # That of an answer to HEAD is of the one to GET. (gunicorn drops that of 204.)
+        size = found.declared if method == "HEAD" or found.status == NOT_MODIFIED else found.length
+        if size is not None:
+            fields.append(("Content-Length", str(size)))
+        return found.status, found.reason, fields
+
+    def _sent(self, head: bytes, body: Body | None) -> socket.socket:
+        """The connection on which the request was sent: an idle one, or one of its own."""
         while self._connections and (idle := self._connections.take(self._server)):
             self._connection = idle
-            try:
-                _send_head(idle, method, target, headers + length)
-            except (BrokenPipeError, ConnectionResetError):
-                idle.close()
-            else:
+            if _send(idle, head, body):
                 return idle
+            idle.close()
         self._connection = connection = connect(self._server[1])
-        with suppress(BrokenPipeError, ConnectionResetError):
-            _send_head(connection, method, target, headers + length)
+        _send(connection, head, body)
         return connection
 
     def read(self) -> bytes:
         """What has arrived of the body, b"" at its end. Raises UpstreamDied when it ends early, or NotHttp."""
-        response = self._response
-        if response is None:
+        if self._answer is None:
             return b""
         try:
-            data = response.read1(READ_BYTES)
-            response.check_chunk()
-        except (OSError, HTTPException) as error:
+            return self._answer.read()
+        except (OSError, BrokenOff, Malformed) as error:
             raise _broken(error) from None
-        if not data:
-            self._check_end(response)
-            self._complete = True
-        self._has_body = True
-        return data
-
-    def _check_end(self, response: Response) -> None:
-        if response.length:
-            raise UpstreamDied(f"{response.length} bytes of the body are missing")
-        if response.length is None and not response.chunked and not self._has_body:
-            raise UpstreamDied("the connection ended right behind the head")
 
     def close(self) -> None:
         """Let go of the server; one that is still generating stops."""
-        response, connection = self._response, self._connection
-        if connection is None:
+        if self._connection is None:
             return
-        if response is not None:
-            response.close()
-        if self._complete and self._connections is not None and response is not None and not response.will_close:
-            self._connections.keep(self._server, connection)
+        if self._connections is not None and self._answer is not None and self._answer.leaves_connection:
+            self._connections.keep(self._server, self._connection)
         else:
-            connection.close()
+            self._connection.close()
 
 
 def _broken(error: Exception) -> UpstreamDied:
-    return NotHttp(str(error)) if isinstance(error, Malformed) else UpstreamDied(repr(error))
+    if isinstance(error, Malformed):
+        return NotHttp(str(error))
+    return UpstreamDied(str(error) if isinstance(error, BrokenOff) else repr(error))
 
 
-def _length(response: Response, method: str) -> str | None:
-    """The Content-Length to announce; that of an answer to HEAD is of the one to GET. (gunicorn drops that of 204.)"""
-    if method == "HEAD" or response.status == 304:
-        declared = response.headers.get("Content-Length", "")
-        return declared if declared.isascii() and declared.isdecimal() else None
-    return None if response.length is None else str(response.length)
-
-
-def connect(address: str) -> HTTPConnection:
+def connect(address: str) -> socket.socket:
     """Raises OSError."""
     kind, _, place = address.partition(":")
-    connection = _UnixConnection(place) if kind == "unix" else HTTPConnection(place)
-    connection.response_class = Response
-    connection.connect()
+    if kind == "unix":
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(place)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    host, _, port = place.rpartition(":")
+    connection = socket.create_connection((host.strip("[]"), int(port)))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 
-def _send_head(connection: HTTPConnection, method: str, target: str, headers: Headers) -> None:
-    connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-    for name, value in headers:
-        connection.putheader(name, value)
-    connection.endheaders()
+def _head(method: str, target: str, headers: Headers) -> bytes:
+    """Raises ValueError for what would become another request."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+    head = "\r\n".join(lines).encode("latin-1")
+    if head.count(b"\n") != len(headers) or head.count(b"\r") != len(headers):
+        raise ValueError("a newline in the head of a request")
+    return head + b"\r\n\r\n"
 
 
-class _UnixConnection(HTTPConnection):
-    """HTTP over a UNIX socket."""
+def _send(connection: socket.socket, head: bytes, body: Body | None) -> bool:
+    """Send a request; False if the server has closed the connection before all of the head was sent.
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(self._path)
+    It may have answered without reading all of a body it does not want; else reading the answer fails as well.
+    """
+    pieces: Iterator[Piece] = iter(body.pieces) if body else iter(())
+    first = next(pieces, b"")
+    if len(first) <= MAX_WITH_HEAD:
+        begin, rest = memoryview(head + first), pieces
+    else:
+        begin, rest = memoryview(head), chain((first,), pieces)
+    sent = 0
+    try:
+        while sent < len(head):
+            sent += connection.send(begin[sent:])
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    with suppress(BrokenPipeError, ConnectionResetError):
+        if sent < len(begin):
+            connection.sendall(begin[sent:])
+        for piece in rest:
+            connection.sendall(piece)
+    return True
