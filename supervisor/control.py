@@ -54,6 +54,7 @@ class Connection:
         self._socket = sock
         self._lines = protocol.LineBuffer()
         self._unsent = bytearray()
+        self._waits_to_send = False  # what the loop watches it for
 
     def handed_over(self) -> Connected:
         """For another program to go on with."""
@@ -74,6 +75,7 @@ class Connection:
         self.follows_events, self.follows_log = inherited.follows_events, inherited.follows_log
         self._lines.feed(inherited.received)
         self._unsent += inherited.unsent
+        self._waits_to_send = bool(inherited.unsent)
 
     @property
     def busy(self) -> bool:
@@ -137,7 +139,9 @@ class Connection:
         except OSError:
             return  # the hang-up is read next
         del self._unsent[:sent]
-        self._server.watch(self, bool(self._unsent))
+        if self._waits_to_send is not bool(self._unsent):
+            self._waits_to_send = bool(self._unsent)
+            self._server.watch(self, self._waits_to_send)
 
 
 class ControlServer:
