@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -116,6 +117,9 @@ class _Database:
     _identity: tuple[int, int] | None = None
     _changes: int | None = None
 
+    def __post_init__(self) -> None:
+        self._directory = self.path.parent
+
     def keys(self) -> ByHash:
         """None where there is no file. Raises sqlite3.Error or OSError."""
         try:
@@ -127,13 +131,13 @@ class _Database:
 
     def _look(self) -> None:
         try:
-            found = self.path.stat()
+            found = self.path.lstat()
         except FileNotFoundError:
-            if self.path.is_symlink():  # what it leads to is away, and may hold keys
-                raise
-            self.path.parent.stat()  # what is not there because nothing is there is no answer
+            self._directory.stat()  # what is not there because nothing is there is no answer
             self._disconnect()
             return
+        if stat.S_ISLNK(found.st_mode):  # what it leads to may be away, and may hold keys
+            found = self.path.stat()
         if self._identity != (found.st_dev, found.st_ino):
             self._disconnect()
         if self._connection is None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import re
-import uuid
+import secrets
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -220,7 +220,7 @@ def request_id(environ: WSGIEnvironment) -> str:
     given: str = environ.get("HTTP_X_REQUEST_ID", "")
     secret = shown(environ)
     is_good = REQUEST_ID.fullmatch(given) and not (secret and secret in given)
-    return given if is_good else uuid.uuid4().hex
+    return given if is_good else secrets.token_hex(16)
 
 
 def is_own(environ: WSGIEnvironment, route: routes.Route | None) -> bool:

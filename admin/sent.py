@@ -56,10 +56,6 @@ class SentAnswer(Response):  # type: ignore[misc]  # gunicorn has no type hints
             lines.append("Transfer-Encoding: chunked\r\n")
         return lines
 
-    def can_sendfile(self) -> bool:
-        """No: a file's head would go out behind it."""
-        return False
-
     def _emit_body(self, data: bytes) -> None:
         self._send(b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 

@@ -72,11 +72,24 @@ class FairUnreader(SocketUnreader):  # type: ignore[misc]
         return data
 
 
+class Settings:
+    """gunicorn's, each looked up once: its parser asks for a dozen of them with every request."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._cfg = cfg
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._cfg, name)
+        setattr(self, name, value)
+        return value
+
+
 class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type hints
     """One process of the web tier."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._settings = Settings(self.cfg)
         self._wake = Event()
         self._waiting: dict[gevent.Timeout, gevent.Greenlet[..., Any]] = {}
         self._certificate: tls.Certificate | None = None
@@ -142,7 +155,7 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
         """Answer the requests of one connection, one after the other."""
         request = None
         try:
-            parser = http.get_parser(self.cfg, client, addr)
+            parser = http.get_parser(self._settings, client, addr)
             parser.unreader = FairUnreader(client)
             name = listener.getsockname()
             while (request := self._next_request(parser)) is not None:
@@ -163,7 +176,7 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
         """Have the application answer. Raises StopIteration when the connection is to end, or what ends it."""
-        answer, environ = wsgi.create(req, sock, addr, listener_name, self.cfg, SentAnswer)
+        answer, environ = wsgi.create(req, sock, addr, listener_name, self._settings, SentAnswer)
         environ["wsgi.multithread"] = True
         if not self.alive:
             answer.force_close()
@@ -192,7 +205,7 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
 
     def _next_request(self, parser: Any) -> Any:
         """Wait for a request; None when none came in time. Raises what gunicorn's parser does."""
-        patience = self.cfg.keepalive if parser.req_count else FIRST_REQUEST_SECONDS
+        patience = self._settings.keepalive if parser.req_count else FIRST_REQUEST_SECONDS
         timeout = silent_timeout(patience if self.alive else LAST_REQUEST_SECONDS)
         self._waiting[timeout] = gevent.getcurrent()  # type: ignore[assignment]
         try:

@@ -111,8 +111,11 @@ class Client:
         )
 
     def _send(self, message: Message) -> None:
+        line = protocol.encode(message)
         try:
-            self._socket.sendall(protocol.encode(message))
+            sent = self._socket.send(line)  # gevent's sendall would ask for the size of a buffer first
+            if sent < len(line):
+                self._socket.sendall(memoryview(line)[sent:])
         except TimeoutError:
             raise self._silence() from None
         except OSError as error:
