@@ -80,20 +80,23 @@ class Loop:
         """Deliver the first event and run until the core says exit. Returns the exit code."""
         self.deliver(first)
         while self.exit_code is None:
-            for key, _ in self._selector.select(self._timeout()):
+            due = self._due()
+            for key, _ in self._selector.select(_timeout(due)):
                 current = self._selector.get_map().get(key.fd)
                 if current is not None and current.data is key.data:  # an earlier callback may have closed it
                     key.data()
-            self._fire_timers()
+            if due is not None and due <= time.monotonic():  # what came up meanwhile is due at the next turn
+                self._fire_timers()
         return self.exit_code
 
     def close(self) -> None:
         """Free the selector."""
         self._selector.close()
 
-    def _timeout(self) -> float | None:
-        due = [at for at in (self.fleet.next_deadline(), *(timed.due() for timed in self.timed)) if at is not None]
-        return min(max(0.0, min(due) - time.monotonic() + TICK_SLACK), LONGEST_SLEEP) if due else None
+    def _due(self) -> float | None:
+        """When the first timer is."""
+        times = (self.fleet.next_deadline(), *(timed.due() for timed in self.timed))
+        return min((at for at in times if at is not None), default=None)
 
     def _fire_timers(self) -> None:
         now = time.monotonic()
@@ -102,3 +105,8 @@ class Loop:
             self.deliver(Tick())
         for timed in self.timed:
             timed.fire(now)
+
+
+def _timeout(due: float | None) -> float | None:
+    """How long to sleep at most, in seconds."""
+    return None if due is None else min(max(0.0, due - time.monotonic() + TICK_SLACK), LONGEST_SLEEP)
