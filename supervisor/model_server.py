@@ -142,6 +142,26 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         path.unlink(missing_ok=True)
 
 
+class _Connections(set[Any]):
+    """uvicorn's open connections; `none` is set while there are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.none = asyncio.Event()
+        self.none.set()
+
+    def add(self, connection: Any) -> None:
+        """A connection was made."""
+        super().add(connection)
+        self.none.clear()
+
+    def discard(self, connection: Any) -> None:
+        """A connection is lost."""
+        super().discard(connection)
+        if not self:
+            self.none.set()
+
+
 class _Server(uvicorn.Server):
     """uvicorn that notifies, and that ends by itself after a signal instead of raising it again."""
 
@@ -165,6 +185,7 @@ class _Server(uvicorn.Server):
                 timeout_keep_alive=_KEEP_ALIVE,
             )
         )
+        self._connections = self.server_state.connections = _Connections()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept, then say so."""
@@ -179,9 +200,16 @@ class _Server(uvicorn.Server):
         await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say so, stop accepting, and wait for the running requests."""
+        """Say so, stop accepting, and wait for the running requests. uvicorn's own sleeps, and looks whether they are
+        over ten times a second; meanwhile the next model waits for the room."""
         self._notifier.send("STOPPING=1\nSTATUS=finishing the running requests")
-        await super().shutdown(sockets)
+        for server in self.servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.shutdown()
+        await self._connections.none.wait()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks)
         if self._beats is not None:
             self._beats.cancel()
 

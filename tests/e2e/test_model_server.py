@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import resource
 import signal
@@ -257,6 +258,17 @@ def test_sigterm_lets_a_running_stream_finish(own: Server) -> None:
     assert len(events) == 42
     assert own.process.wait(DEADLINE) == 0
     assert not own.socket.exists()
+
+
+def test_sigterm_ends_it_while_a_connection_is_kept_alive(own: Server) -> None:
+    own.notices.wait_for("READY=1")
+    with own.send(ASK) as kept:
+        answer = http.client.HTTPResponse(kept)
+        answer.begin()
+        assert answer.read()
+        own.process.send_signal(signal.SIGTERM)
+        assert own.process.wait(DEADLINE) == 0
+        assert kept.recv(1) == b""
 
 
 def test_sigterm_while_loading_ends_it_at_once(own: Server) -> None:
