@@ -2,9 +2,11 @@
 
     python -P -m supervisor.forkserver MODULE:FUNCTION
 
+MODULE may have a function `prepare`, for what all forks need alike and importing alone does not do.
+
 Descriptor 3 is a SOCK_SEQPACKET socket to the supervisor. A message is a JSON object:
 
-    <- {"ready": true}                        once, when MODULE is imported
+    <- {"ready": true}                        once, when MODULE is imported and prepared
     -> {"launch": 7, "name": "qwen", "parent": 4000, "env": {...}, "settings": {...}, "socket": "/run/.../7.sock"}
     <- {"launch": 7, "pid": 4711}             or {"launch": 7, "error": "Cannot allocate memory"}
 
@@ -85,7 +87,10 @@ def _imported(target: str) -> Function:
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     gc.disable()
     module, _, name = target.partition(":")
-    function: Function = getattr(importlib.import_module(module), name)
+    imported = importlib.import_module(module)
+    function: Function = getattr(imported, name)
+    if (prepare := getattr(imported, "prepare", None)) is not None:
+        prepare()
     gc.collect()
     gc.freeze()
     return function

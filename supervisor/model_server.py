@@ -35,13 +35,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import sdnotify
 import uvicorn
-from starlette.types import ASGIApp
 
 from supervisor.errors import CannotCreate, RouterError
 from supervisor.model_server_app import Model
-from supervisor.model_server_load import CannotLoad, load
+from supervisor.model_server_load import CannotLoad, application, load
 
 # Idle connections are the proxy's to close: a server that closes one races with the next request on it.
 _KEEP_ALIVE = 3600
@@ -63,6 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return serve(settings, options.socket)
 
 
+def prepare() -> None:
+    """Do all that does not depend on the model, for a process that forks model servers: it is done once, and shared."""
+    _config().get_loop_factory()
+    anyio.run(anyio.sleep, 0)  # imports what it needs under asyncio
+
+
 def serve(settings: Mapping[str, Any], socket_path: Path) -> int:
     """Load, serve until SIGTERM, and return the exit code. For a process that forked with the imports done, too."""
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -74,8 +80,8 @@ def serve(settings: Mapping[str, Any], socket_path: Path) -> int:
     try:
         with _listening(socket_path) as listener:
             notifier.send("STATUS=loading\nX_PROGRESS=0.00")
-            app, model, status = load(settings, notifier.progress)
-            _Server(app, model, notifier, status).run(sockets=[listener])
+            model, status = load(settings, notifier.progress)
+            _Server(model, notifier, status).run(sockets=[listener])
     except RouterError as error:
         print(error, file=sys.stderr, flush=True)
         number_line = f"\nERRNO={error.number}" if isinstance(error, CannotLoad) and error.number else ""
@@ -142,6 +148,24 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         path.unlink(missing_ok=True)
 
 
+def _config() -> uvicorn.Config:
+    """uvicorn's settings, with its modules imported."""
+    config = uvicorn.Config(
+        application(),
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+    )
+    config.load()
+    return config
+
+
 class _Connections(set[Any]):
     """uvicorn's open connections; `none` is set while there are none."""
 
@@ -165,26 +189,13 @@ class _Connections(set[Any]):
 class _Server(uvicorn.Server):
     """uvicorn that notifies, and that ends by itself after a signal instead of raising it again."""
 
-    def __init__(self, app: ASGIApp, model: Model, notifier: Notifier, status: str) -> None:
+    def __init__(self, model: Model, notifier: Notifier, status: str) -> None:
         self._model = model
         self._notifier = notifier
         self._status = status
         self._stopping = asyncio.Event()
         self._beats: asyncio.Task[None] | None = None
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=_KEEP_ALIVE,
-            )
-        )
+        super().__init__(_config())
         self._connections = self.server_state.connections = _Connections()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 import anyio
 import llama_cpp.server.app as upstream
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from llama_cpp import llama_cpp as bindings
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
@@ -35,25 +37,41 @@ from supervisor.model_server_stream import TokenCount, completed
 _log = logging.getLogger("model_server")
 
 
-def build(server_settings: Any, model_settings: Any) -> tuple[ASGIApp, Model]:
-    """Load the model; the application that serves it, and the model. Raises what loading raises."""
+def application(server_settings: Any) -> FastAPI:
+    """The application, which serves the model that `load` loads. Once in a process."""
+    # Read by create_app, which would then load a model of its own.
+    os.environ.pop("CONFIG_FILE", None)
+    upstream.set_llama_proxy = lambda **_settings: None
     # FastAPI's and starlette's own answers, and those of llama-cpp-python's routes, are not OpenAI's: let the
     # exceptions through to Exchange, which answers them all alike.
     RouteErrorHandler.error_message_wrapper = _reraise_from_route
     for name in ("llama_sampler_init_grammar", "llama_sampler_init_grammar_lazy_patterns"):
         setattr(bindings, name, _refusing_null(getattr(bindings, name)))
-    app = upstream.create_app(server_settings=server_settings, model_settings=[model_settings])
+    app: FastAPI = upstream.create_app(server_settings=server_settings, model_settings=[])
     app.add_exception_handler(HTTPException, _reraise)
     app.add_exception_handler(RequestValidationError, _reraise)
     app.add_api_route("/health", _health, include_in_schema=False)
-    model = Model(upstream._llama_proxy)
+    app.add_middleware(Middleware)
+    upstream.get_event_publisher = _completing(upstream.get_event_publisher)
+    Jinja2ChatFormatter.__call__ = _informed(Jinja2ChatFormatter.__call__)
+    _build_what_is_lazy(app)
+    return app
+
+
+def _build_what_is_lazy(app: FastAPI) -> None:
+    """FastAPI leaves this to the first request, which would wait for it: 25 ms of CPU time."""
+    app.middleware_stack = app.build_middleware_stack()
+    for route in app.routes:
+        route.matches({"type": "http", "method": "GET", "path": "/", "root_path": ""})
+
+
+def load(model_settings: Any) -> Model:
+    """Load the model, which the application serves from then on. Raises what loading raises."""
+    model = Model(upstream.LlamaProxy(models=[model_settings]))
     upstream._llama_proxy = model
     # Its answer's "model" for a request that names none, where the path would be nobody's business.
     model.llama.model_path = model_settings.model_alias
-    app.add_middleware(Middleware, model=model)
-    upstream.get_event_publisher = _completing(upstream.get_event_publisher, model)
-    Jinja2ChatFormatter.__call__ = _informed(Jinja2ChatFormatter.__call__)
-    return app, model
+    return model
 
 
 async def _health() -> dict[str, str]:
@@ -80,12 +98,12 @@ def _refusing_null(init: Callable[..., Any]) -> Callable[..., Any]:
     return init_or_raise
 
 
-def _completing(publish: Callable[..., Any], model: Model) -> Callable[..., Any]:
+def _completing(publish: Callable[..., Any]) -> Callable[..., Any]:
     """llama-cpp-python's way to send a stream, whose chunks lack something."""
 
     async def publish_completed(*, llama_call: Callable[..., Any], **given: Any) -> None:
         exchange = _current.get()
-        usage = model.count.usage if exchange is not None and exchange.include_usage else None
+        usage = upstream._llama_proxy.count.usage if exchange is not None and exchange.include_usage else None
         await publish(llama_call=lambda *args, **options: completed(llama_call(*args, **options), usage), **given)
 
     return publish_completed
@@ -188,9 +206,8 @@ class Model:
 class Middleware:
     """Runs each request as an Exchange. Pure ASGI, so that nothing of the response is buffered."""
 
-    def __init__(self, app: ASGIApp, model: Model) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._model = model
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -199,18 +216,19 @@ class Middleware:
         body = await _read_body(receive)
         if body is None:
             return
+        model: Model = upstream._llama_proxy
         exchange = Exchange(scope, body, receive, send)
         _current.set(exchange)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(exchange.watch, self._model, tasks.cancel_scope)
+            tasks.start_soon(exchange.watch, model, tasks.cancel_scope)
             tasks.start_soon(exchange.write)
             try:
-                exchange.adapt(takes_images=self._model.llama.chat_handler is not None)
+                exchange.adapt(takes_images=model.llama.chat_handler is not None)
                 await self._app(scope, exchange.receive, exchange.send)
             except Exception as error:
                 exchange.fail(error)
             finally:
-                self._model.leave(exchange)
+                model.leave(exchange)
             await exchange.finish()
             tasks.cancel_scope.cancel()
 

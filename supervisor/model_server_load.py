@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import difflib
 import errno
+import functools
 import os
 import re
 import stat
@@ -18,15 +19,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fastapi import FastAPI
 from llama_cpp import _internals
 from llama_cpp import llama_cpp as bindings
 from llama_cpp.server.settings import ModelSettings, ServerSettings
 from pydantic import ValidationError
-from starlette.types import ASGIApp
 
+from supervisor import model_server_app
 from supervisor.core.llama_options import DEFAULT_CONTEXT
 from supervisor.errors import RouterError
-from supervisor.model_server_app import Model, build
+from supervisor.model_server_app import Model
 
 _GGUF_VERSIONS = range(2, 0x10000)  # beyond: a version in the other byte order
 _DEBUG, _INFO, _WARNING, _ERROR, _CONTINUED = 1, 2, 3, 4, 5  # enum ggml_log_level
@@ -51,8 +53,14 @@ class CannotLoad(RouterError):
         self.number = number
 
 
-def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> tuple[ASGIApp, Model, str]:
-    """The ASGI application of the model, the model, loaded, and a line about it. Raises CannotLoad.
+@functools.cache
+def application() -> FastAPI:
+    """The ASGI application, which answers once a model is loaded. Always the same."""
+    return model_server_app.application(_ServerSettings(interrupt_requests=False))
+
+
+def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> tuple[Model, str]:
+    """The model, loaded for `application`, and a line about it. Raises CannotLoad.
 
     `settings` are ModelSettings fields; without `n_ctx` the context is DEFAULT_CONTEXT, or what the model was trained
     for if that is less. `on_progress` is called with the part of the weights that is loaded, 0 to 1.
@@ -61,20 +69,19 @@ def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> t
     model_settings = _checked(settings)
     _check_files(model_settings)
     print(f"loading {path}", file=sys.stderr, flush=True)
-    # Read by create_app, which would then load another model.
-    os.environ.pop("CONFIG_FILE", None)
+    application()
     log = _NativeLog(verbose=model_settings.verbose)
     _load_ggml_backends()
     try:
         with _hooked(on_progress, cap_context="n_ctx" not in settings):
-            app, model = build(_ServerSettings(interrupt_requests=False), model_settings)
+            model = model_server_app.load(model_settings)
     except Exception as error:
         raise _explain(path, error, list(log.errors)) from error
     log.is_muted = model.is_aborting
     llama = model.llama
     status = f"{llama._model.desc()}, {llama.n_ctx()} tokens of context"
     print(f"loaded {path}: {status}", file=sys.stderr, flush=True)
-    return app, model, status
+    return model, status
 
 
 class _OnlyArguments:

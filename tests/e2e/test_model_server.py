@@ -262,8 +262,7 @@ def test_sigterm_lets_a_running_stream_finish(own: Server) -> None:
 
 def test_sigterm_ends_it_while_a_connection_is_kept_alive(own: Server) -> None:
     own.notices.wait_for("READY=1")
-    with own.send(ASK) as kept:
-        answer = http.client.HTTPResponse(kept)
+    with own.send(ASK) as kept, http.client.HTTPResponse(kept) as answer:
         answer.begin()
         assert answer.read()
         own.process.send_signal(signal.SIGTERM)

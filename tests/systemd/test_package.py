@@ -112,7 +112,7 @@ def test_lintian_finds_nothing_else(package: Path) -> None:
 def test_older_cpus_can_run_it(package: Path, tmp_path: Path, cpu: str, library: str) -> None:
     subprocess.run(("dpkg", "--extract", package, tmp_path), check=True)
     [packages] = (tmp_path / ENVIRONMENT).glob("lib/python3.*/site-packages")
-    script = "from supervisor.model_server_load import load; import sys; m = load({'model': sys.argv[1]}, print)[1]; "
+    script = "from supervisor.model_server_load import load; import sys; m = load({'model': sys.argv[1]}, print)[0]; "
     script += "print(m.llama.create_completion('The capital of France is', max_tokens=2, temperature=0))"
     # With nothing of this machine's environment: OPENBLAS_CORETYPE, for one, names a CPU.
     done = subprocess.run(
