@@ -211,7 +211,7 @@ class Effects:
             about = {name: value for name, value in fields.items() if name != "MESSAGE_ID"}
             for line in command.reason.last_lines if bad and command.reason else ():
                 self._journal.write(f"llama-router:   | {line}", "error", about)
-        self._systemd.status(status_line(self._loop.fleet))
+            self._systemd.status(status_line(self._loop.fleet))
 
     def _declare_ready(self) -> None:
         self._systemd.notify("READY=1")

@@ -27,10 +27,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ from supervisor.model_server_load import CannotLoad, application, load
 
 # Idle connections are the proxy's to close: a server that closes one races with the next request on it.
 _KEEP_ALIVE = 3600
+_PROGRESS_SECONDS = 0.05
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,6 +99,7 @@ class Notifier:
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier()
         self._per_cent = -1
+        self._told = -math.inf
 
     def send(self, text: str, *, wait: bool = True) -> None:
         """Send assignments, one a line. Never fails: the program works the same when nobody listens.
@@ -115,10 +119,10 @@ class Notifier:
                 await asyncio.get_running_loop().sock_sendall(self._notifier.socket, text.encode())
 
     def progress(self, done: float) -> None:
-        """Report the part of the weights that is loaded, 0 to 1, in whole per cents."""
-        per_cent = int(done * 100)
-        if per_cent != self._per_cent:
-            self._per_cent = per_cent
+        """Report the part of the weights that is loaded, 0 to 1, in whole per cents, as often as anybody can see."""
+        per_cent, now = int(done * 100), time.monotonic()
+        if per_cent != self._per_cent and now >= self._told + _PROGRESS_SECONDS:
+            self._per_cent, self._told = per_cent, now
             self.send(f"STATUS=loading, {per_cent} %\nX_PROGRESS={per_cent / 100:.2f}", wait=False)
 
 

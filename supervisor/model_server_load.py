@@ -260,7 +260,7 @@ class _NativeLog:
         if level == _ERROR:
             self.errors.append(re.sub(r"^\w+: (error loading model: )?", "", line))
         if level >= _WARNING or (level == _INFO and (self._verbose or _WORTH_READING.search(line))):
-            print(line, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{line}\n")  # print() would write, and wake the reader, twice
 
 
 _log_callback: Any = None

@@ -78,7 +78,8 @@ class Fleet:
                 self._operators.accept(self.models[name])
         self._tell_of_queues()
         self._settled.clear()
-        commands = self.lifecycle.commands.copy()
+        # Measuring forks; whom a lease is granted need not wait for that.
+        commands = sorted(self.lifecycle.commands, key=lambda command: isinstance(command, Measure))
         self.lifecycle.commands.clear()
         return commands
 
