@@ -44,6 +44,7 @@ worker_connections = 4096  # four times what followers.py leaves to streams with
 backlog = 2048
 keepalive = 75
 timeout = 60  # seconds without a heartbeat after which a worker counts as hung; it beats every quarter of that
+LOOK_SECONDS = timeout / 4  # between two looks of the master at that; a signal, or a worker's end, wakes it at once
 graceful_timeout = math.ceil(float(os.environ.get("LLAMA_ROUTER_GRACE", "30"))) + KILL_SECONDS
 limit_request_line = 8190
 limit_request_field_size = 16384
@@ -59,8 +60,11 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa:
 
 
 def on_starting(server: Any) -> None:
-    """The listening socket is the supervisor's; gunicorn removes a UNIX socket's path unless systemd owns it."""
+    """The listening socket is the supervisor's; gunicorn removes a UNIX socket's path unless systemd owns it. And its
+    master would look at its workers every second."""
     server.systemd = True
+    wait = server.wait_for_signals
+    server.wait_for_signals = lambda timeout: wait(LOOK_SECONDS)
 
 
 def post_fork(server: Any, worker: Any) -> None:

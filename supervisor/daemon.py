@@ -262,7 +262,7 @@ class Daemon:
         picture = fleet_status(fleet, time.time() - time.monotonic())
         for model in picture["models"]:
             origin = configuration.origins.get(model["name"])
-            model |= asdict(origin) if origin else {"file": None, "line": None, "source": None}
+            model |= vars(origin) if origin else {"file": None, "line": None, "source": None}
             model |= self._running_facts(model)
             incomplete = configuration.presets.get(model["name"]) if model["name"] in configuration.incomplete else None
             model["incomplete"] = incomplete and self.memory.why_not_whole(incomplete)

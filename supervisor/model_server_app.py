@@ -26,6 +26,7 @@ from fastapi.exceptions import RequestValidationError
 from llama_cpp import llama_cpp as bindings
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from llama_cpp.server.errors import RouteErrorHandler
+from sse_starlette.sse import EventSourceResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,6 +54,8 @@ def application(server_settings: Any) -> FastAPI:
     app.add_api_route("/health", _health, include_in_schema=False)
     app.add_middleware(Middleware)
     upstream.get_event_publisher = _completing(upstream.get_event_publisher)
+    # It would look twice a second, from the first stream on, whether the server is to end and streams to be cut short.
+    setattr(EventSourceResponse, "_listen_for_exit_signal", staticmethod(anyio.sleep_forever))  # noqa: B010
     Jinja2ChatFormatter.__call__ = _informed(Jinja2ChatFormatter.__call__)
     _build_what_is_lazy(app)
     return app

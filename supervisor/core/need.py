@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -39,10 +38,11 @@ UNKNOWN = Need()
 
 def total(amounts: Iterable[Bytes]) -> dict[str, int]:
     """Their sum, device by device."""
-    added: Counter[str] = Counter()
+    added: dict[str, int] = {}
     for amount in amounts:
-        added.update(amount)
-    return dict(added)
+        for device, size in amount.items():
+            added[device] = added.get(device, 0) + size
+    return added
 
 
 def fits(amount: Bytes, budget: Bytes) -> bool:

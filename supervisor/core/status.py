@@ -40,7 +40,8 @@ def fleet_status(fleet: Fleet, offset: float) -> Picture:
 def model_status(fleet: Fleet, model: Model, offset: float) -> Picture:
     """One model; with several replicas, `pid` and `launch` are those of the first that runs, the numbers their sum."""
     preset, replicas = model.preset, [instance_status(each, offset) for each in model.replicas]
-    foremost = next(each for each in replicas if each["state"] == model.state.value)
+    state = model.state.value
+    foremost = next(each for each in replicas if each["state"] == state)
     return {
         "aliases": list(preset.aliases),
         "description": preset.description,
