@@ -28,6 +28,7 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     from admin.cors import Cors
     from admin.forwarded import Forwarded
     from admin.gate import Gate
+    from admin.json_answers import JsonAnswers
     from admin.key_usage import KeyUsage
     from admin.keys import Keys
     from admin.leases import Leases
@@ -45,7 +46,7 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     app.config["MAX_CONTENT_LENGTH"] = models.MAX_BODY
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False  # else an API path with "//" is answered with an HTML redirect
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own provider
+    app.json = JsonAnswers(app)
     app.register_blueprint(models.blueprint)
     app.register_blueprint(props.blueprint)
     app.register_blueprint(metrics.blueprint)

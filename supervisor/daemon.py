@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from supervisor import __version__, access, child, descriptors, exposure, preset_origins, protocol
 from supervisor.announcements import Announcements, Record
