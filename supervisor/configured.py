@@ -37,6 +37,7 @@ MAX_PROBLEMS_TOLD = 100
 
 Read = Configuration | ConfigurationError
 Answer = Callable[[Message | ConfigurationError], None]
+Asking = tuple[Callable[[Read], None], bool]  # who gets what is on disk, and whether it may be taken over
 
 
 class InUse(msgspec.Struct, frozen=True):
@@ -101,7 +102,7 @@ class Configured:
         self._announcements = announcements
         self._started_with = running.config
         self._overridden = overridden
-        self._waiting: list[tuple[Callable[[Read], None], bool]] = []  # for what is on disk
+        self._waiting: list[Asking] = []
         # With what is on disk, as far as it was read and told: why it is not what is in use.
         self.wrong: list[Problem] = []
         self.watch = PresetsWatch(
@@ -187,31 +188,42 @@ class Configured:
 
         def go_on() -> None:
             then()
-            if self._waiting and not self._reading.busy:
-                self._go_on()
+            self._go_on()
 
         return not self._reading.busy and self._reading.start(go_on)
 
     def _read(self, use: Callable[[Read], None], *, applies: bool = True) -> None:
         """Call `use` with what is on disk, at once unless headers have to be read. `applies`: it may be taken over."""
         self._waiting.append((use, applies))
-        if not self._reading.busy:
-            self._go_on()
+        self._go_on()
 
     def _go_on(self) -> None:
-        """Read the configuration; if headers were missing for it, once more when they are there."""
-        if any(applies for _, applies in self._waiting):
+        """Read the configuration for all who wait, if any do and no headers are being read. Who comes while they are
+        waits for another reading: a header may be older than the change that he comes for."""
+        if self._reading.busy or not self._waiting:
+            return
+        asking, self._waiting = self._waiting, []
+        if any(applies for _, applies in asking):
             self.watch.before_reading()
+        self._look(asking)
+
+    def _look(self, asking: Sequence[Asking]) -> None:
+        """Read the configuration; if headers were missing for it, once more when they are there."""
         read: Read
         try:
             read = presets_dir.load(self.running.path, self._judge, self.files)
         except ConfigurationError as error:
             read = error
-        if self._reading.start(self._go_on):
+        if self._reading.start(lambda: self._look_again(asking)):
             return
-        waiting, self._waiting = self._waiting, []
-        for use, _ in waiting:
+        for use, _ in asking:
             use(read)
+        self._go_on()
+
+    def _look_again(self, asking: Sequence[Asking]) -> None:
+        if any(applies for _, applies in asking):
+            self.watch.before_reading_again()
+        self._look(asking)
 
     def _files_changed(self) -> None:
         self._read(self._take_over)

@@ -120,6 +120,12 @@ class PresetsWatch:
         self._first = None
         self._arm()
 
+    def before_reading_again(self) -> None:
+        """The same before it is read once more with the headers that it lacked: what happened since the first time may
+        have happened after they were read, and is told still."""
+        self._ready()
+        self._arm()
+
     def applied(self) -> None:
         """What was read is in use."""
         self._read_ends = self._ends

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from changing import told
 from harness import Supervisor, Systemd, refused
-from made_gguf import make
+from made_gguf import WHOLE, make
 from observed import Process, children
 
 from supervisor import protocol, reading
@@ -73,6 +73,22 @@ def put(supervisor: Supervisor, *names: str, **changes: Any) -> None:
     for name in names:
         make(new / f"{name}.gguf", **changes)
     new.rename(supervisor.directory / "models" / "new")
+
+
+def put_half(supervisor: Supervisor) -> Path:
+    """Two models, of which the first one's file, returned, is not all there."""
+    new = supervisor.directory / "new"
+    for name in ("a", "b"):
+        (new / name).mkdir(parents=True)
+        (new / name / f"{name}.gguf").write_bytes(WHOLE if name == "b" else WHOLE[:-1])
+    new.rename(supervisor.directory / "models" / "new")
+    return supervisor.directory / "models" / "new" / "a" / "a.gguf"
+
+
+def complete(half: Path) -> None:
+    """Write the rest of it."""
+    with half.open("ab") as file:
+        file.write(WHOLE[-1:])
 
 
 def known(supervisor: Supervisor) -> dict[str, str]:
@@ -188,6 +204,64 @@ def test_systemd_hears_of_the_end_of_a_reload(supervisors: Start) -> None:
         visitor.go()
         assert not [text for text in systemd.heard("READY=1", supervisor) if "RELOADING" in text]
         assert known(supervisor) == {"a": "estimated"}
+
+
+# What changes while headers are read
+
+
+def test_a_file_that_was_read_too_early_is_looked_at_again(start: Start) -> None:
+    supervisor = start()
+    watch, gate = supervisor.watch(), supervisor.gate("b.gguf")
+    half = put_half(supervisor)
+    visitor = gate.visitor()  # the half was read
+    complete(half)
+    with (supervisor.directory / "config.yaml").open("a") as config:
+        config.write("autoload: false\n")
+    visitor.go()
+    told(watch, "new/b added")
+    told(watch, "new/a added")
+
+
+def test_a_file_that_changes_at_the_very_end_is_looked_at_again(start: Start) -> None:
+    supervisor = start()
+    watch, gate = supervisor.watch(), supervisor.gate("b.gguf")
+    half = put_half(supervisor)
+    visitor = gate.visitor()
+    supervisor.kill(supervisor.pid, signal.SIGSTOP)
+    with Process(visitor.pid) as reader:
+        visitor.go()
+        reader.gone()
+    complete(half)  # it hears of the headers first, then of this
+    supervisor.kill(supervisor.pid, signal.SIGCONT)
+    told(watch, "new/b added")
+    told(watch, "new/a added")
+
+
+def test_who_asks_after_a_file_was_read_too_early_is_told_of_all_of_it(start: Start) -> None:
+    supervisor = start()
+    gate = supervisor.gate("b.gguf")
+    half = put_half(supervisor)
+    visitor = gate.visitor()
+    complete(half)
+    client = supervisor.client()
+    client._send({"op": "reload"})
+    assert supervisor.status()["models"] == []
+    visitor.go()
+    assert client._receive()["ok"]
+    assert known(supervisor) == {"a": "estimated", "b": "estimated"}
+
+
+def test_an_empty_directory_that_comes_meanwhile_ends_no_model(start: Start) -> None:
+    supervisor = start()
+    supervisor.load("m")
+    watch, gate = supervisor.watch(), supervisor.gate("a.gguf")
+    put(supervisor, "a")
+    visitor = gate.visitor()
+    supervisor.presets.rename(supervisor.directory / "away")
+    supervisor.presets.mkdir()
+    visitor.go()
+    told(watch, "was replaced by one without presets")
+    assert supervisor.model("m")["state"] == "ready"
 
 
 def test_a_file_that_is_replaced_is_known_to_everybody(start: Start) -> None:
