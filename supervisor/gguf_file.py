@@ -249,7 +249,7 @@ class _Header:
             raise _Incomplete("the file is empty")
         (magic,) = self._pieces.take(_MAGIC)
         if magic != b"GGUF":
-            raise _Incomplete(f"it is not a GGUF file: it begins with {magic!r}")
+            raise _Incomplete(f"it is not a GGUF file: it begins with {shown(magic)}")
         version, tensors, pairs = self._pieces.take(_HEAD)
         if version not in _VERSIONS:
             if int.from_bytes(version.to_bytes(4, "big"), "little") in _VERSIONS:

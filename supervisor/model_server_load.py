@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from supervisor import model_server_app
 from supervisor.core.llama_options import DEFAULT_CONTEXT
+from supervisor.core.quantities import shown
 from supervisor.errors import RouterError
 from supervisor.model_server_app import Model
 
@@ -156,7 +157,7 @@ def _check_gguf(path: str) -> None:
     if not head:
         raise CannotLoad(path, "the file is empty", os.EX_DATAERR)
     if magic != b"GGUF":
-        raise CannotLoad(path, f"it is not a GGUF file: it begins with {magic!r}, not b'GGUF'", os.EX_DATAERR)
+        raise CannotLoad(path, f"it is not a GGUF file: it begins with {shown(magic)}, not 'GGUF'", os.EX_DATAERR)
     if version not in _GGUF_VERSIONS:
         raise CannotLoad(path, f"GGUF version {version} can't be read; convert the model anew", os.EX_DATAERR)
 

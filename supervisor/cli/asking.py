@@ -33,7 +33,7 @@ def refused_as(what: str, client: Client, name: str | None = None) -> Iterator[N
     try:
         yield
     except Refused as error:
-        message = _NAMED.sub("", str(error))
+        message = _NAMED.sub("", str(error)).removesuffix(f": '{name}'")
         if not message.startswith("cannot "):
             message = f"cannot {what}: {message}"
         if name is not None and error.exit_code == EX_NO_SUCH_MODEL:

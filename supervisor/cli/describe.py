@@ -137,7 +137,7 @@ def _facts(model: Model, now: float) -> list[tuple[str, str | None]]:
         ("Preset", f"{model.file}:{model.line}" if model.line is not None else None),
         ("File", model.file if model.line is None else None),
         ("PID", f"{model.pid}{launch}" if alone else None),
-        ("Incomplete", model.incomplete),
+        ("Model file", model.incomplete),
         ("Message", model.message),
         ("Requests", f"{model.in_flight} in flight, {model.waiting} waiting, {model.served} served"),
         ("Waiting", waiting(model, now) if model.waiting else None),

@@ -31,5 +31,5 @@ def command(as_json: bool) -> int:
     elif version == before:
         say(f"llama-router {escape(version)} was started anew in its place")
     else:
-        say(f"llama-router {escape(before)} is {escape(version)} by now")
+        say(f"llama-router {escape(version)} runs in place of {escape(before)}")
     return 0

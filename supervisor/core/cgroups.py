@@ -105,4 +105,5 @@ def unenforced(preset: Preset, offered: Container[str] | None) -> str | None:
     if offered is None:
         return f"cannot enforce {keys}: llama-router was given no cgroups; run it by systemd, with Delegate=yes"
     controllers = " and ".join(_CONTROLLER[key] for key in missing)
-    return f"cannot enforce {keys}: the cgroup controller {controllers} was not given to llama-router"
+    what = f"controllers {controllers} were" if len(missing) > 1 else f"controller {controllers} was"
+    return f"cannot enforce {keys}: the cgroup {what} not given to llama-router"

@@ -97,7 +97,10 @@ def _size_or_auto(value: object) -> int | str:
 
 
 def _flag_or_auto(value: object) -> bool | str:
-    return "auto" if value == "auto" else as_flag(value)
+    try:
+        return "auto" if value == "auto" else as_flag(value)
+    except ValueError:
+        raise ValueError(f"cannot read {shown(value)}: write true, false or auto") from None
 
 
 def _workers(value: object) -> int | str:

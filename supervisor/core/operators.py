@@ -13,6 +13,7 @@ from supervisor.core.scheduler import Scheduler
 from supervisor.core.states import State
 
 REQUESTED = EndReason(Kind.REQUESTED)
+RESTARTED = EndReason(Kind.REQUESTED, detail="restarted on request")
 
 
 class Operators:
@@ -84,7 +85,7 @@ class Operators:
                 self._scheduler.refuse_waiting(model, refusals.unloaded(model.name))
                 self.stop(model, REQUESTED, now, patience)
             case Goal.RESTART:
-                self.stop(model, REQUESTED, now, patience)
+                self.stop(model, RESTARTED, now, patience)
                 self.load(model, now, insists=True)
             case Goal.RESET:
                 model.failed = False

@@ -54,9 +54,17 @@ def shown(value: object, limit: int = 60, depth: int = 2) -> str:
         return f"a number of {value.bit_length()} bits"
     if isinstance(value, str):
         return _cut(repr(value[: limit + 1]), limit)
+    if isinstance(value, bytes):
+        return _shown_bytes(value[: limit + 1], limit)
     if isinstance(value, Mapping | list | tuple):
         return _cut(_shown_collection(value, limit, depth), limit)
     return _cut(repr(value), limit)
+
+
+def _shown_bytes(value: bytes, limit: int) -> str:
+    if value.isascii() and (text := value.decode()).isprintable():
+        return shown(text, limit)
+    return _cut(value.hex(" "), limit)
 
 
 def _shown_collection(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], limit: int, depth: int) -> str:

@@ -49,7 +49,6 @@ _PHRASES = {
     Kind.IDLE: "unloaded when idle",
     Kind.SHUTDOWN: "llama-router stopped",
     Kind.REPLACED: "another took its place",
-    Kind.REQUESTED: "unloaded on request",
 }
 
 
@@ -57,8 +56,8 @@ _PHRASES = {
 class EndReason:
     """Why a run ended. `code` is an exit code, `signal` a signal number, `detail` what only this end knows: the model
     an eviction made room for, the error of a program that can't be started, a timeout's length, that a preset was
-    removed, what was wrong with its health, a limit of its own on memory. `passing` is what kept it from being started,
-    such as a lack of memory.
+    removed, that a request was for a restart, what was wrong with its health, a limit of its own on memory. `passing`
+    is what kept it from being started, such as a lack of memory.
     `hopeless` is an end of which its log says that it would always come.
     """
 
@@ -114,6 +113,8 @@ class EndReason:
                 return f"exited with code {self.code}"
             case Kind.KILLED:
                 return f"killed by {self.signal_name}"
+            case Kind.REQUESTED:
+                return self.detail or "unloaded on request"
             case Kind.EVICTED:
                 return f"evicted for {self.detail}" if self.detail else "evicted"
             case Kind.OUT_OF_MEMORY:

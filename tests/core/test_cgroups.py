@@ -70,6 +70,7 @@ def test_what_is_written(limits: dict[str, object], offered: set[str], files: di
             "limits.memory and limits.cpu_weight: llama-router was given no cgroups",
         ),
         ({"memory": "1G", "cpu_weight": 1}, {"memory"}, "limits.cpu_weight: the cgroup controller cpu was not given"),
+        ({"memory": "1G", "cpu_weight": 1}, set(), "the cgroup controllers memory and cpu were not given"),
     ],
 )
 def test_what_cannot_be_enforced_is_told(limits: dict[str, object], offered: set[str] | None, told: str | None) -> None:

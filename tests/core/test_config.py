@@ -160,7 +160,7 @@ def test_keys_that_are_read(key: str, written: object, value: object) -> None:
             {"web": {"tls": {"certificate": "c", "key": "k", "cert": "c"}}},
             "known are certificate, key",
         ),
-        ("log.journal", {"log": {"journal": 1}}, "write true or false"),
+        ("log.journal", {"log": {"journal": "maybe"}}, "cannot read 'maybe': write true, false or auto"),
         ("log", {"log": "x"}, "as a mapping"),
         ("log.keep", {"log": {"keep": "100K"}}, "write 1MiB or more"),
         ("listn", {"listn": 1}, "did you mean 'listen'?"),

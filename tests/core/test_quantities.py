@@ -166,13 +166,20 @@ def test_anything_is_a_size_within_bounds_or_refused(value: object) -> None:
         ([1, "a"], "[1, 'a']"),
         ([[[1]]], "[[[…]]]"),
         (10**100, "a number of 333 bits"),
+        (b"root", "'root'"),
+        (b"\x7fELF", "7f 45 4c 46"),
+        (b"\xff\xfe", "ff fe"),
     ],
 )
 def test_values_are_quoted_as_yaml_has_them(value: object, text: str) -> None:
     assert shown(value) == text
 
 
-@pytest.mark.parametrize("value", ["x" * 10**6, ["y" * 10**6] * 1000, dict.fromkeys(map(str, range(10**5)))], ids=type)
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 10**6, b"x" * 10**6, bytes(10**6), ["y" * 10**6] * 1000, dict.fromkeys(map(str, range(10**5)))],
+    ids=type,
+)
 def test_large_values_are_cut(value: object) -> None:
     assert len(shown(value)) <= 62
     assert shown(value).endswith("…")

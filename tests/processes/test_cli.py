@@ -185,7 +185,7 @@ def test_an_unknown_model_is_4_with_a_suggestion(tmp_path: Path, op: str) -> Non
     with FakeControl(tmp_path, **{op: refuse(404, "model is not found: 'qwne'")}, status=status(model())):
         result = invoke(tmp_path, op, "qwne")
     assert result.exit_code == 4
-    assert "model is not found: 'qwne'; did you mean 'qwen'?" in result.stderr
+    assert "'qwne': model is not found; did you mean 'qwen'?" in result.stderr
 
 
 def test_reset_failed_resets_all_that_failed(tmp_path: Path) -> None:

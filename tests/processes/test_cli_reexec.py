@@ -36,7 +36,7 @@ def upgraded(supervisors: Start) -> Supervisor:
 def test_it_tells_the_versions(upgraded: Supervisor) -> None:
     Path(upgraded.directory / "works").touch()
     told = reexec(upgraded.runtime)
-    assert (told.returncode, told.stdout, told.stderr) == (0, "llama-router 0.1.0 is 9.1 by now\n", "")
+    assert (told.returncode, told.stdout, told.stderr) == (0, "llama-router 9.1 runs in place of 0.1.0\n", "")
     assert upgraded.status()["version"] == "9.1"
     told = reexec(upgraded.runtime, "--json")
     assert json.loads(told.stdout)["reexec"] == {"version": "9.1", "before": "9.1"}

@@ -191,7 +191,7 @@ BAD = {
     "empty": (b"", "the file is empty"),
     "short": (b"GG", "incomplete"),
     "zeros": (bytes(4096), "it is not a GGUF file"),
-    "text": (b"<!DOCTYPE html>" * 100, "it is not a GGUF file: it begins with b'<!DO'"),
+    "text": (b"<!DOCTYPE html>" * 100, "it is not a GGUF file: it begins with '<!DO'"),
     "version 1": (made(version=1), "GGUF version 1"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
     "many tensors": (b"GGUF" + struct.pack("<IQQ", 3, HUGE, 0), f"{HUGE} tensors"),

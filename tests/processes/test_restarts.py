@@ -235,6 +235,7 @@ def test_a_restart_asked_for(supervisor: Supervisor) -> None:
     assert after["state"] == "ready"
     assert after["pid"] != before["pid"]
     assert (after["reason"]["kind"], after["restarts"]) == ("requested", 0)
+    assert after["reason"]["text"] == "restarted on request"
 
 
 def test_a_killed_server_comes_back(supervisor: Supervisor) -> None:
