@@ -14,6 +14,7 @@ from supervisor import file_writing
 from supervisor.errors import CannotCreate
 
 PACKAGED = "/usr/bin/llama-router"  # what the units of the package start
+PACKAGED_IN = ("usr/lib/systemd/system", "lib/systemd/system")
 SYSTEM = {
     "llama-router.service": Path("etc/systemd/system/llama-router.service"),
     "llama-router.socket": Path("etc/systemd/system/llama-router.socket"),
@@ -51,6 +52,12 @@ def unit_files(targets: Mapping[str, Path], root: Path, program: Path) -> list[U
     """The files of `targets` below `root`, starting `program`. Raises CannotCreate."""
     word = _as_word(program)
     return [_unit_file(name, root / target, word) for name, target in targets.items()]
+
+
+def packaged(root: Path) -> Path | None:
+    """The service that a package brought, below `root`: what is written to /etc would hide it."""
+    found = (root / directory / "llama-router.service" for directory in PACKAGED_IN)
+    return next((path for path in found if path.exists()), None)
 
 
 def write(files: list[UnitFile]) -> list[Path]:

@@ -43,6 +43,12 @@ def command(user: bool, root: Path | None, only_print: bool, force: bool) -> int
 
     if user and root is not None:
         raise click.UsageError("--root is for the system's units, not for --user")
+    if not (user or only_print) and (packaged := unit_files.packaged(root or Path("/"))):
+        raise CannotCreate(
+            f"cannot write units: a package's is there, {packaged}, which they would hide; "
+            "for settings of your own: systemctl edit llama-router; for your own systemd: install-units --user; "
+            "to use this llama-router instead, remove the package first"
+        )
     program = _program()
     files = _files(user, root or Path("/"), program)
     if only_print:

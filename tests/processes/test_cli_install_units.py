@@ -56,6 +56,21 @@ def test_a_user_s(tmp_path: Path) -> None:
     assert "User=" not in unit
 
 
+@pytest.mark.parametrize("place", ["lib/systemd/system", "usr/lib/systemd/system"])
+def test_a_package_s_are_not_hidden(tmp_path: Path, place: str) -> None:
+    packaged = tmp_path / place / "llama-router.service"
+    packaged.parent.mkdir(parents=True)
+    packaged.touch()
+    for options in ((), ("--force",)):
+        refused = install("--root", str(tmp_path), *options)
+        assert refused.returncode == 73
+        assert f"cannot write units: a package's is there, {packaged}, which they would hide; " in refused.stderr
+        assert "systemctl edit llama-router" in refused.stderr
+    assert not (tmp_path / "etc").exists()
+    assert install("--root", str(tmp_path), "--print").returncode == 0
+    assert install("--user", XDG_CONFIG_HOME=str(tmp_path)).returncode == 0
+
+
 def test_printing_writes_nothing(tmp_path: Path) -> None:
     done = install("--root", str(tmp_path), "--print")
     assert done.returncode == 0
