@@ -47,6 +47,7 @@ class Certificate:
     def __init__(self, certificate: str, key: str) -> None:
         self._files = (certificate, key)
         self._seen = self._versions()
+        self._complained = False
         try:
             self._context = self._opened()
         except OSError as error:
@@ -80,6 +81,8 @@ class Certificate:
                     self._context = self._opened()
                 except OSError as error:
                     self._complain(error)
+                else:
+                    self._settled()
         return self._context
 
     def _versions(self) -> list[tuple[int, int, int] | None]:
@@ -97,7 +100,14 @@ class Certificate:
         return _context((_read(certificate), _read(key)))
 
     def _complain(self, error: OSError) -> None:
+        self._complained = True
         log.error("cannot use %s, which have changed: %s; those before stay in use", " and ".join(self._files), error)
+
+    def _settled(self) -> None:
+        """They can be used: told to those who were told that they can't."""
+        if self._complained:
+            self._complained = False
+            log.warning("%s can be used again, and are in use", " and ".join(self._files))
 
 
 def _read(path: str) -> bytes:

@@ -145,8 +145,12 @@ def test_one_that_does_not_fit_its_key_leaves_the_one_before(tier: WebTier, auth
     key.unlink()
     secured(tier, authority, "before.example").close()
     assert "those before stay in use" in tier.log_text()
-    key.write_bytes(fitting)
-    secured(tier, authority, "localhost").close()
+    told = f"{tier.runtime_dir}/certificate.pem and {key} can be used again, and are in use"
+    assert told not in tier.log_text()
+    for _ in range(2):
+        key.write_bytes(fitting)
+        secured(tier, authority, "localhost").close()
+    assert tier.log_text().count(told) == 1
 
 
 @pytest.mark.parametrize(
