@@ -328,7 +328,7 @@ class Daemon:
         """What is told when the web tier is ready; the first time, how to sign in to it if no password is set."""
         count = len(self.loop.fleet.models)
         links, self.links = self.links, []
-        return [f"serving {count} model{'s'[: count != 1]} on {self.listener.url}", *links]
+        return [f"serving {count} model{'s'[: count != 1]} on {self.listener.told}", *links]
 
     def _new_lines(self, lines: list[LogLine]) -> None:
         self.journal.write_lines(lines)

@@ -21,6 +21,7 @@ from supervisor.errors import CannotListen
 from supervisor.unix_socket import BoundPath, Identity
 
 BACKLOG = 2048
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  where this machine reaches what listens everywhere
 FIRST_PASSED_FD = 3  # SD_LISTEN_FDS_START
 
 
@@ -101,7 +102,14 @@ class Listener:
         """What a browser on this machine opens; for a UNIX socket, its address."""
         if self._path is not None:
             return self.address
-        return f"{self._scheme}://" + self.address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+        host, _, port = self.address.rpartition(":")
+        return f"{self._scheme}://{LOOPBACK.get(host, host)}:{port}"
+
+    @property
+    def told(self) -> str:
+        """`url`, and what else there is to know about who reaches it."""
+        is_everywhere = self._path is None and self.address.rpartition(":")[0] in LOOPBACK
+        return f"{self.url} (listening on {self.address}, which others reach)" if is_everywhere else self.url
 
     def is_at(self, listen: Listen) -> bool:
         """Whether an address means this one."""
