@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.client import SOCKET_NAME
-from supervisor.errors import CannotCreate
+from supervisor.errors import CannotCreate, Problem
 
 NAME = "llama-router"
 SYSTEM_RUNTIME = Path("/run", NAME)
@@ -80,11 +80,16 @@ def config_file(environment: Environment, config: Path | None = None) -> Path:
     chosen = config or (directory and directory / CONFIG_FILE) or _path(environment, "LLAMA_ROUTER_CONFIG")
     if chosen:
         return chosen.absolute()
-    home = _home(environment)
-    base = _absolute(environment, "XDG_CONFIG_HOME") or (home and home / ".config")
-    if base and os.path.lexists(base / NAME / CONFIG_FILE):
-        return base / NAME / CONFIG_FILE
-    return SYSTEM_CONFIG / CONFIG_FILE
+    own = _own_config(environment)
+    return own if own and os.path.lexists(own) else SYSTEM_CONFIG / CONFIG_FILE
+
+
+def unwritten(environment: Environment, config: Path | None = None) -> list[Problem]:
+    """The user's own configuration file, if none was named and `config_file` found none, for an error to tell."""
+    own = _own_config(environment)
+    if config or own is None or is_config_named(environment) or os.path.lexists(config_file(environment)):
+        return []
+    return [Problem(str(own), None, None, "it is not there either: write one of the two, or name one with --config")]
 
 
 def is_config_named(environment: Environment) -> bool:
@@ -138,6 +143,12 @@ def _own_runtime(environment: Environment, uid: int) -> Path:
     if uid == 0:
         return SYSTEM_RUNTIME
     return (_absolute(environment, "TMPDIR") or Path(tempfile.gettempdir())) / f"{NAME}-{uid}"
+
+
+def _own_config(environment: Environment) -> Path | None:
+    home = _home(environment)
+    base = _absolute(environment, "XDG_CONFIG_HOME") or (home and home / ".config")
+    return base / NAME / CONFIG_FILE if base else None
 
 
 def _state(environment: Environment, uid: int) -> Path:

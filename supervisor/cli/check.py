@@ -15,7 +15,7 @@ from supervisor.cli.report import tell
 from supervisor.cli.state_dir import chosen, running
 from supervisor.cli.terminal import escape, say, say_json
 from supervisor.core import reload_words
-from supervisor.directories import config_file, is_config_named
+from supervisor.directories import config_file, is_config_named, unwritten
 from supervisor.errors import ConfigurationError, Problem, RouterError
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def command(config: Path | None, state_dir: Path | None, as_json: bool) -> int:
     from supervisor.memory import Memory
 
     hashes = exposure.take_keys()
-    path = config_file(os.environ, config if config or is_config_named(os.environ) else config_in_use())
+    named = config if config or is_config_named(os.environ) else config_in_use()
+    path = config_file(os.environ, named)
     try:
         configuration = presets_dir.load(path, Memory(None))
         if configuration.faults:
@@ -53,6 +54,7 @@ def command(config: Path | None, state_dir: Path | None, as_json: bool) -> int:
             if wrong:
                 raise ConfigurationError(wrong)
     except ConfigurationError as error:
+        error.problems += unwritten(os.environ, named)
         if as_json:
             say_json(_as_json(problems=error.problems))
         return tell(error)

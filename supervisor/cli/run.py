@@ -52,5 +52,6 @@ def command(config: Path | None, listen: str | None, state_dir: Path | None) -> 
     except ConfigurationError as error:
         if memory.gave_up:
             error.exit_code = EX_TEMPFAIL
+        error.problems += directories.unwritten(os.environ, config)
         raise
     return daemon.run(configuration, chosen, listen, memory, hashes, passed)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from harness import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import directories
-from supervisor.directories import check_socket_length, config_file, for_client, for_daemon, make_private
+from supervisor.directories import check_socket_length, config_file, for_client, for_daemon, make_private, unwritten
 from supervisor.errors import CannotCreate
 
 USER = 1000
@@ -67,6 +70,36 @@ def test_configuration(tmp_path: Path) -> None:
     assert config_file(home | {"LLAMA_ROUTER_CONFIG": "/x.yaml"}) == Path("/x.yaml")
     systemd = {"CONFIGURATION_DIRECTORY": "/etc/a:/etc/b", "LLAMA_ROUTER_CONFIG": "/x.yaml"}
     assert config_file(systemd) == Path("/etc/a/config.yaml")
+
+
+def test_where_no_configuration_is_both_places_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directories, "SYSTEM_CONFIG", tmp_path / "etc")
+    home = {"HOME": str(tmp_path)}
+    own = tmp_path / ".config/llama-router/config.yaml"
+    assert [problem.file for problem in unwritten(home)] == [str(own)]
+    for named in (unwritten(home, Path("/x")), unwritten(home | {"LLAMA_ROUTER_CONFIG": "/x"}), unwritten({})):
+        assert named == []
+    for there in (own, tmp_path / "etc/config.yaml"):
+        there.parent.mkdir(parents=True)
+        there.touch()
+        assert unwritten(home) == []
+        there.unlink()
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_user_without_a_configuration_is_told_of_the_home(tmp_path: Path, command: str) -> None:
+    if Path("/etc/llama-router/config.yaml").exists():
+        pytest.skip("this machine has a configuration in /etc")
+    argv = [sys.executable, "-m", "supervisor.cli", "--runtime-dir", str(tmp_path), command]
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 78
+    assert done.stderr.splitlines() == [
+        "llama-router: cannot use the configuration:",
+        "/etc/llama-router/config.yaml: cannot read the file: No such file or directory",
+        f"{tmp_path}/.config/llama-router/config.yaml: it is not there either: write one of the two, "
+        "or name one with --config",
+    ]
 
 
 def test_clients_look_where_a_socket_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
