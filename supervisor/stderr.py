@@ -12,8 +12,9 @@ import stat
 import sys
 from collections.abc import Iterable
 
-from supervisor.core.log_fields import PRIORITIES, Entry, printable
+from supervisor.core.log_fields import IDENTIFIER, PRIORITIES, Entry, printable
 from supervisor.core.log_places import Stderr as Kind
+from supervisor.systemd import is_journal
 
 WRITE_BYTES = 4096  # POLLOUT on a pipe promises this much, pipe(7)
 
@@ -38,7 +39,9 @@ class Stderr:
         self._put(block, count)
 
     def _line(self, text: str, level: str) -> bytes:
-        prefix = f"<{PRIORITIES[level]}>" if self.kind is Kind.JOURNAL else ""  # sd-daemon(3)
+        prefix = ""
+        if self.kind is Kind.JOURNAL:  # which puts the program's name before each line itself
+            prefix, text = f"<{PRIORITIES[level]}>", text.removeprefix(f"{IDENTIFIER}: ")  # sd-daemon(3)
         data = f"{prefix}{printable(text)}".encode(errors="replace")
         if len(data) >= WRITE_BYTES:
             data = data[: WRITE_BYTES - 1].decode(errors="ignore").encode()
@@ -67,10 +70,9 @@ def _usual() -> int:
 
 
 def _kind(fd: int) -> Kind:
-    """JOURNAL_STREAM says which stream the journal reads, systemd.exec(5): stderr may have been redirected since."""
-    found = os.fstat(fd)
-    if os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
+    if is_journal(fd):
         return Kind.JOURNAL
+    found = os.fstat(fd)
     null = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev  # noqa: PTH116
     return Kind.NOWHERE if null else Kind.ELSEWHERE
 

@@ -1,4 +1,7 @@
-"""What the supervisor says to systemd, if that started it (sd_notify(3)): readiness, a status line, signs of life."""
+"""What the supervisor says to systemd, if that started it (sd_notify(3)): readiness, a status line, signs of life.
+
+And whether it is systemd's journal that reads what a program writes.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,13 @@ def extend_start(seconds: float) -> None:
     """Ask for so much time, if it is more than is left until READY=1 has to come. For before there is a Systemd."""
     if "NOTIFY_SOCKET" in os.environ:
         sdnotify.SystemdNotifier().notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+
+def is_journal(fd: int) -> bool:
+    """Whether the journal reads what is written to `fd`: JOURNAL_STREAM says which stream it does, systemd.exec(5), and
+    that may have been redirected since. Raises OSError."""
+    found = os.fstat(fd)
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 class Systemd:

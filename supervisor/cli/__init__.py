@@ -40,7 +40,7 @@ from supervisor.cli import (
     unload,
 )
 from supervisor.cli.options import runtime_dir_option
-from supervisor.cli.report import report, report_bug
+from supervisor.cli.report import report, report_bug, report_usage
 from supervisor.errors import EX_USAGE, RouterError
 
 # What a shell reports for a program that SIGINT or SIGPIPE ended: 128 + the signal's number.
@@ -72,7 +72,7 @@ class Program(click.Group):
         except click.Abort:
             return EX_INTERRUPTED
         except click.ClickException as error:
-            error.show()
+            report_usage(error)
             return EX_USAGE
         except Exception as error:
             return report_bug(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import traceback
 from contextlib import suppress
@@ -29,8 +30,16 @@ def tell(error: RouterError, details: tuple[str, ...] = ()) -> int:
     _trace()
     complain("cannot use the configuration:" if isinstance(error, ConfigurationError) else str(error))
     for line in (*map(str, _problems(error)), *details):
-        explain(line)
+        explain(line, is_error=True)
     return error.exit_code
+
+
+def report_usage(error: click.ClickException) -> None:
+    """What click says of a wrong command line."""
+    text = io.StringIO()
+    error.show(text)
+    for line in text.getvalue().splitlines():
+        explain(line, is_error=True)
 
 
 def report_bug(error: Exception) -> int:

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from supervisor.errors import RouterError
+from supervisor.systemd import is_journal
 
 # Characters that reorder the text around them: Unicode Standard Annex #9, table 4.
 BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -26,6 +27,7 @@ ZERO_WIDTH_CATEGORIES = frozenset({"Mn", "Me", "Cf"})
 
 GAP = "  "
 ELLIPSIS = "…"
+ERROR = "<3>"  # sd-daemon(3)
 COLOURS = {"green": "32", "yellow": "33", "red": "31", "bold": "1"}
 
 
@@ -56,13 +58,14 @@ def say_json(value: Any, indent: int | None = 2) -> None:
 
 def complain(text: str) -> None:
     """Say on standard error, in one line, what went wrong."""
-    explain(f"llama-router: {text}")
+    explain(f"llama-router: {text}", is_error=True)
 
 
-def explain(text: str) -> None:
-    """Print one line on standard error; nothing is left to tell when that fails."""
+def explain(text: str, *, is_error: bool = False) -> None:
+    """Print one line on standard error, in the journal with the priority of an error if it is of one; nothing is left
+    to tell when that fails."""
     with suppress(OSError):
-        print(escape(text), file=sys.stderr, flush=True)
+        print((ERROR if is_error and _is_journal() else "") + escape(text), file=sys.stderr, flush=True)
 
 
 def escape(text: str, keep: str = "") -> str:
@@ -184,6 +187,13 @@ def _cells(char: str) -> int:
     if unicodedata.category(char) in ZERO_WIDTH_CATEGORIES:
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _is_journal() -> bool:
+    try:
+        return is_journal(sys.stderr.fileno())
+    except (OSError, ValueError):  # it is closed, or no file
+        return False
 
 
 def _cut(text: str, cells: int) -> str:

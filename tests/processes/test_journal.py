@@ -103,7 +103,7 @@ def test_a_journal_that_is_away_costs_no_line(journalled: tuple[Supervisor, Jour
     supervisor.status()
     lines = supervisor.log.read_text().splitlines()
     assert "<6>m | <0>not mine to say" in lines
-    assert any(line.startswith("<3>llama-router: m: failed: exited with code 65") for line in lines)
+    assert any(line.startswith("<3>m: failed: exited with code 65") for line in lines)
 
 
 def test_a_journal_that_takes_ten_lines_at_once_gets_all_in_order(journalled: tuple[Supervisor, Journal]) -> None:
@@ -148,11 +148,42 @@ def test_the_journal_can_be_wanted_and_not_wanted(journalled: tuple[Supervisor, 
     supervisor.start()
     supervisor.load("m", "say=hello", "listen={socket}", "notify=READY=1", "serve")
     assert "hello" not in supervisor.log.read_text()
-    assert "<6>llama-router: m: ready" in supervisor.log.read_text()
+    assert "<6>m: ready" in supervisor.log.read_text()
     supervisor.config.write_text(daemon + "log: {journal: yes}\n")
     supervisor.call("reload")
     supervisor.call("restart", model="m", wait=True)
     journal.next(MODEL="m", MESSAGE="m | hello")
+
+
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        (
+            ("run", "--config", "nosuch.yaml"),
+            [
+                "llama-router: cannot use the configuration:",
+                "nosuch.yaml: cannot read the file: No such file or directory",
+            ],
+        ),
+        (("reload",), ["llama-router: cannot reach llama-router at "]),
+        (("run", "--nosuch"), ["Usage: ", "Try ", "", "Error: No such option"]),
+    ],
+)
+@pytest.mark.parametrize("is_journal", [True, False])
+def test_why_a_command_failed_is_an_error_in_the_journal_alone(
+    tmp_path: Path, command: tuple[str, ...], lines: list[str], is_journal: bool
+) -> None:
+    argv = [sys.executable, "-m", "supervisor.cli", "--runtime-dir", str(tmp_path / "none"), *command]
+    with (tmp_path / "stderr").open("w") as stderr:
+        found = os.fstat(stderr.fileno())
+        stream = f"{found.st_dev}:{found.st_ino if is_journal else found.st_ino + 1}"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "JOURNAL_STREAM": stream, "HOME": str(tmp_path)}
+        assert subprocess.run(argv, cwd=tmp_path, env=environment, stderr=stderr, timeout=DEADLINE).returncode != 0
+    told = (tmp_path / "stderr").read_text().splitlines()
+    assert len(told) == len(lines)
+    for line, beginning in zip(told, lines, strict=True):
+        beginning = beginning.replace("nosuch.yaml", f"{tmp_path}/nosuch.yaml")
+        assert line.startswith(f"<3>{beginning}" if is_journal else beginning)
 
 
 def journalctl(where: Path, *options: str) -> str:
