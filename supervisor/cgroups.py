@@ -3,6 +3,9 @@ processes went, and is held to the limits of its preset.
 
 The rules are those of systemd's "Control Group APIs and Delegation": we stay below our own cgroup, and processes are in
 leaves only. So the supervisor goes to one, with all that is no model server. Without delegation, none of this happens.
+
+The system's systemd marks what it delegates, a user's does not. There the unit says so itself, in the environment. All
+that the service starts inherits that, so it counts for what the unit itself executes, in the unit's own cgroup.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from supervisor.core import cgroups as core
 from supervisor.core.preset import Limits
 
 DELEGATED = ("user.delegate", "trusted.delegate")  # extended attributes that systemd sets
+UNIT_VARIABLE = "LLAMA_ROUTER_DELEGATED"  # the name of a user's unit that has Delegate=yes
 END_SECONDS = 2.0
 
 
@@ -135,7 +139,16 @@ def _delegated(own: Path | None) -> Path | None:
     if own is None:
         return None
     root = own.parent if own.name == core.OWN else own
-    return root if any(_attribute(root, name) == b"1" for name in DELEGATED) else None
+    is_marked = any(_attribute(root, name) == b"1" for name in DELEGATED)
+    return root if is_marked or _is_unit_s(root) else None
+
+
+def _is_unit_s(root: Path) -> bool:
+    """Whether it is the cgroup of the user's unit that says it is delegated, and we are what that unit executes."""
+    is_executed = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())  # systemd.exec(5)
+    with contextlib.suppress(OSError):
+        return is_executed and os.environ.get(UNIT_VARIABLE) == root.name and root.stat().st_uid == os.geteuid()
+    return False
 
 
 def _attribute(path: Path, name: str) -> bytes | None:

@@ -206,6 +206,39 @@ def test_what_is_not_delegated_is_left_alone(delegated: Delegated, supervisors: 
     supervisor.stop()
 
 
+def as_unit(unit: str, pid: str = "os.getpid()") -> str:
+    """Python that makes its process what a user's systemd executes for a unit."""
+    return f"\nimport os; os.environ.update(LLAMA_ROUTER_DELEGATED={unit!r}, SYSTEMD_EXEC_PID=str({pid}))"
+
+
+def test_a_user_s_unit_says_itself_that_it_is_delegated(delegated: Delegated, supervisors: type[Supervisor]) -> None:
+    os.removexattr(delegated.path, "user.delegate")
+    supervisor = supervisors()
+    supervisor.prefix = delegated.prefix + as_unit(delegated.path.name)
+    supervisor.start()
+    model = supervisor.load("m")
+    assert delegated.launches() == {f"launch-{model['launch']}": {model["pid"]}}
+    assert supervisor.pid in delegated.own()
+    supervisor.stop()
+
+
+@pytest.mark.parametrize(
+    ("unit", "pid", "owner"),
+    [("terminal.service", "os.getpid()", 0), (None, "os.getppid()", 0), (None, "os.getpid()", 1)],
+    ids=["in another unit", "started by what the unit executes", "of another user"],
+)
+def test_what_no_unit_delegated_is_left_alone(
+    delegated: Delegated, supervisors: type[Supervisor], unit: str | None, pid: str, owner: int
+) -> None:
+    os.removexattr(delegated.path, "user.delegate")
+    os.chown(delegated.path, os.geteuid() + owner, -1)
+    supervisor = supervisors()
+    supervisor.prefix = delegated.prefix + as_unit(unit or delegated.path.name, pid)
+    supervisor.start()
+    assert list(delegated.path.glob("*/")) == []
+    supervisor.stop()
+
+
 def test_two_supervisors_do_not_share_one(
     delegated: Delegated, supervisor: Supervisor, supervisors: type[Supervisor]
 ) -> None:

@@ -137,7 +137,11 @@ def test_what_both_units_say_is_the_same() -> None:
         {line for line in (ROOT / "units" / name).read_text().splitlines() if "=" in line and line[0] not in "#["}
         for name in ("llama-router.service", "user/llama-router.service")
     )
-    assert user - system == {"ExecStart=/usr/bin/llama-router run", "WantedBy=default.target"}
+    assert user - system == {
+        "ExecStart=/usr/bin/llama-router run",
+        "Environment=LLAMA_ROUTER_DELEGATED=%n",
+        "WantedBy=default.target",
+    }
 
 
 @pytest.mark.parametrize("name", ["llama-router.service", "user/llama-router.service"])
