@@ -65,6 +65,13 @@ def test_its_files_are_as_they_were_packed(debian: Debian) -> None:
     assert debian.run("dpkg", "--verify", "llama-router") == ""
 
 
+def test_its_units_are_not_hidden_by_others(debian: Debian) -> None:
+    refused = debian.attempt("llama-router", "install-units")
+    assert refused.returncode == 73
+    assert "a package's is there, /usr/lib/systemd/system/llama-router.service" in refused.stderr
+    assert debian.attempt("test", "-e", "/etc/systemd/system/llama-router.service").returncode != 0
+
+
 def test_who_may_change_the_configuration(debian: Debian) -> None:
     form = ("stat", "--format=%U:%G %a")
     assert debian.run(*form, CONFIG).strip() == "root:root 644"
