@@ -103,7 +103,7 @@ def unenforced(preset: Preset, offered: Container[str] | None) -> str | None:
         return None
     keys = " and ".join(f"limits.{key}" for key in missing)
     if offered is None:
-        return f"cannot enforce {keys}: llama-router was given no cgroups; use a unit such as install-units writes"
+        return f"cannot enforce {keys}: llama-router was given no cgroups; run it by systemd, as install-units does"
     controllers = " and ".join(_CONTROLLER[key] for key in missing)
     what = f"controllers {controllers} were" if len(missing) > 1 else f"controller {controllers} was"
     return f"cannot enforce {keys}: the cgroup {what} not given to llama-router"
