@@ -119,6 +119,25 @@ def test_answers_without_a_body(head: bytes, method: str, leaves: bool) -> None:
     assert answer.leaves_connection is leaves
 
 
+@given(st.sampled_from(["", " ", "\t", " \t "]), st.sampled_from(["", " ", "\t", " \t "]))
+def test_spaces_around_a_value_are_no_part_of_it(before: str, behind: str) -> None:
+    for name, value, body in (
+        ("Content-Length", "3", b"abc"),
+        ("Transfer-Encoding", "chunked", b"3\r\nabc\r\n0\r\n\r\n"),
+    ):
+        field = f"{name}:{before}{value}{behind}".encode()
+        answer = arriving(b"HTTP/1.1 200 OK\r\n" + field + b"\r\nX-A:" + before.encode() + b"\r\n\r\n" + body)
+        assert body_of(answer) == b"abc"
+        assert answer.head.fields == [(name, value), ("X-A", "")]
+
+
+@pytest.mark.timeout(30)
+def test_a_line_of_spaces_holds_up_nobody() -> None:
+    for _ in range(10):  # each for 10 s, were spaces matched in more ways than one
+        with pytest.raises(Malformed):
+            arriving(b"HTTP/1.1 200 OK\r\nX-A:" + b" " * 65_000 + b"\0\r\n\r\n")
+
+
 def test_a_body_that_ends_with_the_connection() -> None:
     answer = arriving(b"HTTP/1.1 200 OK\r\n\r\na", b"b")
     assert body_of(answer) == b"ab"

@@ -148,7 +148,7 @@ HEADS = [
     b"HTTP/1.1 200 OK\r\nContent-Length:\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: " + b"1" * 5000 + b"\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked \r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n",
