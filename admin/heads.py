@@ -18,6 +18,7 @@ MAX_DIGITS = 18  # of a length
 SWITCHING_PROTOCOLS = 101
 FIRST_FINAL = 200
 BODILESS = frozenset([204, 304])
+BEGINNING = b"HTTP/1."
 
 _END = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9][0-9])(?:[ \t]+(.*))?")
@@ -53,7 +54,7 @@ def end_of(data: bytes, begin: int) -> int:
     if found is not None:
         return found.end()
     line, newline, _ = data[: MAX_LINE + 1].partition(b"\n")
-    if newline:
+    if newline or not BEGINNING.startswith(data[: len(BEGINNING)]):
         _status(line.removesuffix(b"\r").decode("latin-1"))
     if len(data) > MAX_HEAD or len(line) > MAX_LINE:
         raise Malformed("its head is too long")

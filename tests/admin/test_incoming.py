@@ -138,6 +138,21 @@ def test_a_line_of_spaces_holds_up_nobody() -> None:
             arriving(b"HTTP/1.1 200 OK\r\nX-A:" + b" " * 65_000 + b"\0\r\n\r\n")
 
 
+@pytest.mark.parametrize("sent", [b"\x15\x03\x01\x00\x02\x02\x16", b"hello", b"HTTQ", b" HTTP/1.1 200", b"HTTP/2.0 "])
+def test_what_begins_as_no_http_is_none_although_its_line_has_no_end(sent: bytes) -> None:
+    """Such as the alert of a server that speaks TLS: it has got the request, and is not to get it again."""
+    with pytest.raises(Malformed):
+        arriving(sent)
+    with pytest.raises(Malformed):
+        arriving(*(sent[at : at + 1] for at in range(len(sent))))
+
+
+@pytest.mark.parametrize("sent", [b"", b"H", b"HTTP/1.", b"HTTP/1.1 2"])
+def test_what_may_become_http_broke_off(sent: bytes) -> None:
+    with pytest.raises(BrokenOff):
+        arriving(sent)
+
+
 def test_a_body_that_ends_with_the_connection() -> None:
     answer = arriving(b"HTTP/1.1 200 OK\r\n\r\na", b"b")
     assert body_of(answer) == b"ab"
