@@ -9,6 +9,7 @@ from admin.heads import FIRST_FINAL, MAX_HEAD, MAX_LINE, SWITCHING_PROTOCOLS, He
 
 READ_BYTES = 65536
 MAX_INTERIM = 100  # answers before the final one
+FIRST_REDIRECTION = 300  # the first status that is no success
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r]*)?\r?")
 
@@ -79,7 +80,8 @@ class Incoming:
 
     def _read_until_close(self) -> bytes:
         data, self._unread = self._unread or self._sock.recv(READ_BYTES), b""
-        if not data and not self._has_body:
+        # Of redirections and errors the head says all, and servers that end bodies in this way often send none.
+        if not data and not self._has_body and self.head.status < FIRST_REDIRECTION:
             raise BrokenOff("the connection ended right behind the head")
         self._has_body = True
         self.is_whole = not data

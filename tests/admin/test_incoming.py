@@ -161,6 +161,13 @@ def test_a_body_that_ends_with_the_connection() -> None:
         arriving(b"HTTP/1.1 200 OK\r\n\r\n").read()
 
 
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_redirections_and_errors_need_no_body(status: int) -> None:
+    answer = arriving(b"HTTP/1.0 %d X\r\nLocation: /x\r\n\r\n" % status)
+    assert body_of(answer) == b""
+    assert not answer.leaves_connection
+
+
 @pytest.mark.parametrize(
     "spoilt", [b"g\r\n", b"-5\r\n", b"\r\n", b"0x5\r\n", b"5 5\r\n", b"f" * 70_000, b"1\r\nab\r\n"]
 )
