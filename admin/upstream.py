@@ -20,6 +20,7 @@ import gevent
 from admin.connection import peek
 from admin.heads import Headers, Malformed
 from admin.incoming import BrokenOff, Incoming
+from admin.turns import Turns
 
 Piece = bytes | bytearray | memoryview
 Server = tuple[Any, str]  # a launch's number and its address, "unix:/path" or "tcp:host:port", as a lease names them
@@ -123,6 +124,7 @@ class Upstream:
         self._connections = connections
         self._connection: socket.socket | None = None
         self._answer: Incoming | None = None
+        self._turns = Turns()  # of a server that sends faster than tiny chunks are read, no read would ever wait
 
     def ask(self, method: str, target: str, headers: Headers, body: Body | None) -> tuple[int, str, Headers]:
         """Send a request and wait for the head of its answer: status, reason and headers (end-to-end ones only).
@@ -158,6 +160,7 @@ class Upstream:
         """What has arrived of the body, b"" at its end. Raises UpstreamDied when it ends early, or NotHttp."""
         if self._answer is None:
             return b""
+        self._turns.next()
         try:
             return self._answer.read()
         except (OSError, BrokenOff, Malformed) as error:

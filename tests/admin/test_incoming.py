@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 from typing import Any, cast
 
+import gevent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from admin.heads import MAX_HEAD, Malformed
 from admin.incoming import BrokenOff, Incoming
+from admin.upstream import Upstream
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 newlines = st.sampled_from([b"\r\n", b"\n"])
@@ -24,6 +26,16 @@ class Sender:
 
     def recv(self, _size: int) -> bytes:
         return self.pieces.pop(0) if self.pieces else b""
+
+
+class Endless:
+    """A socket that always has this."""
+
+    def __init__(self, piece: bytes) -> None:
+        self.piece = piece
+
+    def recv(self, _size: int) -> bytes:
+        return self.piece
 
 
 def arriving(*pieces: bytes, method: str = "POST") -> Incoming:
@@ -179,13 +191,6 @@ def test_what_came_before_a_spoilt_chunk_goes_first(spoilt: bytes) -> None:
 
 
 def test_what_never_ends_is_refused() -> None:
-    class Endless:
-        def __init__(self, piece: bytes) -> None:
-            self.piece = piece
-
-        def recv(self, _size: int) -> bytes:
-            return self.piece
-
     for begin in (b"x" * 1000, b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000):
         endless: Any = Endless(begin)
         with pytest.raises(Malformed):
@@ -196,3 +201,15 @@ def test_what_never_ends_is_refused() -> None:
     with pytest.raises(Malformed):
         answer.read()
     assert len(answer._unread) <= 2 * MAX_HEAD
+
+
+@pytest.mark.timeout(20)
+def test_a_server_that_always_has_more_holds_up_nobody() -> None:
+    upstream = Upstream((1, "unix:/x"), None)
+    endless: Any = Endless(b"x")
+    upstream._answer = arriving(b"HTTP/1.1 200 OK\r\n\r\n")
+    upstream._answer._sock = endless
+    others: list[int] = []
+    gevent.spawn(others.append, 1)
+    while not others:
+        assert upstream.read() == b"x"
