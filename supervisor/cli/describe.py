@@ -29,8 +29,8 @@ def problems(found: Sequence[Problem]) -> list[str]:
     """A line about what keeps the files of the configuration from being used, none if nothing does."""
     if not found:
         return []
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    why = f"{found[0]}{more}; see: llama-router check"
+    first = next((each for each in found if each.line is not None), found[0])
+    why = f"{first}{' (and others)' if len(found) > 1 else ''}; see: llama-router check"
     return [f"what the files of the configuration say by now is not in use: {why}"]
 
 
