@@ -81,9 +81,14 @@ class LogBook:
         except BlockingIOError:
             return True
         *lines, rest = (source.partial + data).split(b"\n")
-        if len(rest) > MAX_LINE or not data:
-            lines, rest = [*lines, rest] if rest else lines, bytearray()
-        self._keep(source, [line[at : at + MAX_LINE] for line in lines for at in range(0, max(len(line), 1), MAX_LINE)])
+        if rest and not data:
+            lines.append(rest)
+            rest = bytearray()
+        pieces = [line[at : at + MAX_LINE] for line in lines for at in range(0, max(len(line), 1), MAX_LINE)]
+        while len(rest) > MAX_LINE:  # the last piece waits for the newline, which alone would be a line of its own
+            pieces.append(rest[:MAX_LINE])
+            del rest[:MAX_LINE]
+        self._keep(source, pieces)
         source.partial = rest
         return bool(data)
 

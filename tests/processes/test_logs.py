@@ -13,6 +13,8 @@ import pytest
 from harness import Supervisor, refused
 from observed import DEADLINE, bytes_used
 
+from supervisor.logs import MAX_LINE, LogBook, Source
+
 AT_ONCE = 1.0
 MIB = 1024 * 1024
 
@@ -103,6 +105,27 @@ def test_long_lines_are_cut_into_pieces(supervisor: Supervisor) -> None:
     lines = supervisor.logs("m")
     assert "".join(lines) == "x" * 10000 + "."
     assert len(lines) > 2
+
+
+@pytest.mark.parametrize("length", [MAX_LINE - 1, MAX_LINE, MAX_LINE + 1, 2 * MAX_LINE, 3 * MAX_LINE, 3 * MAX_LINE + 1])
+@pytest.mark.parametrize("step", [MAX_LINE // 2, MAX_LINE])
+def test_the_newline_of_a_line_that_was_cut_is_no_line(length: int, step: int) -> None:
+    """However much of it each read finds."""
+    read_end, write_end = os.pipe()
+    found: list[str] = []
+    book = LogBook(lambda: 0.0, lambda lines: found.extend(line.text for line in lines))
+    source = Source("m", 1, 2, read_end, "m")
+    text = b"x" * length + b"\n\nend\n"
+    for at in range(0, len(text), step):
+        os.write(write_end, text[at : at + step])
+        assert book.read(source)
+    os.close(write_end)
+    assert not book.read(source)
+    os.close(read_end)
+    assert "".join(found[:-2]) == "x" * length
+    assert [len(each) for each in found[:-3]] == [MAX_LINE] * (len(found) - 3)
+    assert all(found[:-2])
+    assert found[-2:] == ["", "end"]
 
 
 def test_a_line_is_cut_between_characters(supervisor: Supervisor) -> None:
