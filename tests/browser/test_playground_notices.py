@@ -65,6 +65,24 @@ def test_what_could_not_be_attached_is_told_until_it_is_sent_or_left(visit: Open
         expect(notes).to_have_count(0)
 
 
+def test_what_no_model_takes_is_told_whichever_is_found(visit: Open, router: Served) -> None:
+    page = visit(router, "/ui/login")
+    gate: list[Route] = []
+    page.route("**/ui/playground/models*", lambda route: gate.append(route))
+    with page.expect_request("**/ui/playground/models*"):
+        page.goto(f"{CHAT}?model={MODEL}")
+    opened(page)
+    bad = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"\xff"}
+    page.locator("#file").set_input_files([bad])  # type: ignore[list-item]
+    expect(page.locator("#notes")).to_contain_text("a.txt is no text")
+    found = gate[0].fetch().json()
+    for each in found["models"]:
+        each["inputs"] = ["image"]
+    gate[0].fulfill(json=found)
+    expect(page.locator("#add-image")).to_be_visible()
+    expect(page.locator("#notes")).to_contain_text("a.txt is no text")
+
+
 def test_who_decides_on_what_is_left_empty(visit: Open, router: Served) -> None:
     router.serve("decided", request={"set": {"temperature": 0.2, "stop": ["END"]}, "remove": ["seed"]})
     page = opened(visit(router, f"{CHAT}?model=decided"))

@@ -56,6 +56,9 @@ export async function textOf(file) {
   return `${file.name}:\n${fence}\n${text.replace(/\n$/, "")}\n${fence}\n`;
 }
 
+// Another model may take it.
+class Unfit extends Error {}
+
 export class Attachments {
   // `insert(text)` puts a file's text into the message, `tell(words)` shows what was wrong, "" if nothing is.
   constructor(insert, tell) {
@@ -63,6 +66,7 @@ export class Attachments {
     this.tell = tell;
     this.inputs = new Set();
     this.list = [];
+    this.isUnfit = false; // something that was told is up to the model
     this.file = byId("file");
     for (const kind of Object.keys(ACCEPTED)) byId(`add-${kind}`).addEventListener("click", () => this.#choose(kind));
     this.file.addEventListener("change", () => {
@@ -77,7 +81,7 @@ export class Attachments {
 
   // What the chosen model takes.
   allow(inputs) {
-    if (inputs.join() !== [...this.inputs].join()) this.tell(""); // what did not fit may fit now
+    if (this.isUnfit && inputs.join() !== [...this.inputs].join()) this.#told([]); // what did not fit may fit now
     this.inputs = new Set(inputs);
     byId("add-image").hidden = !this.inputs.has("image");
     byId("add-audio").hidden = !this.inputs.has("audio");
@@ -88,23 +92,28 @@ export class Attachments {
     const taken = this.list.filter(({ kind }) => this.inputs.has(kind));
     this.list = this.list.filter(({ kind }) => !this.inputs.has(kind));
     this.#show();
-    this.tell("");
+    this.#told([]);
     return taken;
   }
 
   async add(files) {
     const problems = [];
-    for (const file of files) await this.#one(file).catch((error) => problems.push(error.message));
-    this.tell(problems.join("; "));
+    for (const file of files) await this.#one(file).catch((error) => problems.push(error));
+    this.#told(problems);
+  }
+
+  #told(problems) {
+    this.isUnfit = problems.some((each) => each instanceof Unfit);
+    this.tell(problems.map((each) => each.message).join("; "));
   }
 
   async #one(file) {
     const kind = file.type.split("/")[0];
     if (kind === "image" && file.type !== "image/svg+xml") {
-      if (!this.inputs.has("image")) throw new Error(`${file.name}: this model takes no images`);
+      if (!this.inputs.has("image")) throw new Unfit(`${file.name}: this model takes no images`);
       this.list.push(await imageOf(file));
     } else if (kind === "audio") {
-      if (!this.inputs.has("audio")) throw new Error(`${file.name}: this model takes no audio`);
+      if (!this.inputs.has("audio")) throw new Unfit(`${file.name}: this model takes no audio`);
       this.list.push(await audioOf(file));
     } else this.insert(await textOf(file));
     this.#show();
