@@ -25,8 +25,8 @@ from supervisor.core.events import Ended, Spawned
 from supervisor.core.preset import Limits
 from supervisor.core.reasons import EndReason, Kind
 from supervisor.errors import CannotStart
-from supervisor.forking import Forkserver
 from supervisor.guard import Guard
+from supervisor.keepers import Keepers
 from supervisor.logs import LogBook, Source
 from supervisor.loop import Loop
 from supervisor.notify import NotifySocket
@@ -90,21 +90,19 @@ class Children:
         logbook: LogBook,
         notify: NotifySocket,
         guard: Guard,
-        forkserver: Forkserver,
+        keepers: Keepers,
         cgroups: Cgroups,
     ) -> None:
         self._loop = loop
         self._logbook = logbook
         self._notify = notify
         self._guard = guard
-        self._forkserver = forkserver
+        self._keepers = keepers
         self._cgroups = cgroups
         self._forking: dict[int, Launch] = {}
         self._running: dict[int, Running] = {}
         self._by_group: dict[int, int] = {}
-        forkserver.forked = lambda launch, process: self._adopt(self._forking.pop(launch), process)
         self.reaped_by: dict[int, Callable[[], None]] = {}  # processes that are no launches: who waits for their ends
-        forkserver.refused = lambda launch: self._spawn(self._forking.pop(launch))
         child.become_subreaper()
         loop.watch(notify, self._notified)
 
@@ -142,10 +140,19 @@ class Children:
         """Start a process and watch it. One that can't be executed, for good or right now, ends with CANNOT_START."""
         own = {"NOTIFY_SOCKET": str(self._notify.path), child.LAUNCH_VARIABLE: str(launch.number)}
         launch = replace(launch, env={**launch.env, **own})
-        if launch.fork is not None and self._forkserver.fork(launch.number, launch.name, launch.env, launch.fork):
+        fork = launch.fork
+        if fork is not None and self._keepers.fork(self, launch.number, launch.name, launch.env, fork):
             self._forking[launch.number] = launch
         else:
             self._spawn(launch)
+
+    def forked(self, launch: int, process: Child) -> None:
+        """What was forked has done nothing yet, and does not before it is watched."""
+        self._adopt(self._forking.pop(launch), process)
+
+    def refused(self, launch: int) -> None:
+        """What can't be forked is executed."""
+        self._spawn(self._forking.pop(launch))
 
     def signal(self, launch: int, number: signal.Signals) -> None:
         """Signal the whole process group of a launch. One that is yet to be forked ends as if it had been signalled
@@ -158,12 +165,12 @@ class Children:
                 self._cgroups.kill(launch)
             _signal_group(running.child.pid, number)
         elif launch in self._forking:
-            self._forkserver.call_off(launch)
+            self._keepers.call_off(launch)
             self._forking.pop(launch).cleanup()
             self._loop.deliver(Ended(launch, EndReason(Kind.KILLED, signal=number)))
 
     def reap_orphans(self) -> None:
-        """Reap what was adopted: children of our children, whose parent died, the guard and the forkserver.
+        """Reap what was adopted: children of our children, whose parent died, the guard, the forkserver and keepers.
 
         Children of our own are left to their pidfd, which is ready as well.
         """
@@ -172,8 +179,7 @@ class Children:
                 if peek.si_pid in self._by_group:
                     self._reap(self._running[self._by_group[peek.si_pid]])
                     continue
-                if peek.si_pid == self._forkserver.pid:
-                    self._forkserver.reap()
+                if self._keepers.reap(peek.si_pid):
                     continue
                 if (reap := self.reaped_by.get(peek.si_pid)) is not None:
                     reap()
@@ -187,7 +193,7 @@ class Children:
     def kill_all(self, spared: Set[int] = frozenset()) -> None:
         """The last net: nothing of ours may outlive us, what left its process group included. Those that are `spared`
         end by themselves."""
-        self._forkserver.close()
+        self._keepers.close()
         for launch in self._forking.values():
             launch.cleanup()
         for running in self._running.values():
@@ -202,14 +208,13 @@ class Children:
 
     def _kill_strays(self) -> None:
         """Kill what left the process group of its launch and outlived it: it would keep memory and ports."""
-        for pid in child.adopted() - self._by_group.keys() - {self._guard.pid, self._forkserver.pid}:
+        for pid in child.adopted() - self._by_group.keys() - {self._guard.pid} - self._keepers.pids:
             launch = child.launch_of(pid)
             if launch is not None and launch not in self._running and launch not in self._forking:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
     def _adopt(self, launch: Launch, process: Child) -> None:
-        """What was forked has done nothing yet, and does not before it is watched."""
         if launch.limits is not None and self._cgroups.make(launch.number, launch.limits):
             self._cgroups.add(launch.number, process.pid)
         self._watch(launch, process)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from supervisor import __version__, access, child, descriptors, exposure, preset_origins, protocol
 from supervisor.announcements import Announcements, Record
 from supervisor.aside import Aside
-from supervisor.backends import missing_program, want_forkserver
+from supervisor.backends import missing_program
 from supervisor.cgroups import Cgroups
 from supervisor.children import Children
 from supervisor.client import SOCKET_NAME
@@ -35,6 +35,7 @@ from supervisor.file_history import History
 from supervisor.forking import Forkserver
 from supervisor.guard import Guard
 from supervisor.handover import Handover
+from supervisor.keepers import Keepers
 from supervisor.listener import Listener
 from supervisor.logs import Journal, LogBook, LogLine
 from supervisor.loop import Loop
@@ -200,7 +201,8 @@ class Daemon:
         except OSError as error:
             raise CannotCreate(f"cannot create sockets in {runtime}: {error.strerror or error}") from None
         self.forkserver = Forkserver(self.loop, self.logbook, self.guard, self.journal, self.notify.path)
-        self.children = Children(self.loop, self.logbook, self.notify, self.guard, self.forkserver, self.cgroups)
+        self.keepers = Keepers(self.loop, self.logbook, self.guard, self.journal, self.forkserver)
+        self.children = Children(self.loop, self.logbook, self.notify, self.guard, self.keepers, self.cgroups)
         self.measuring = Measuring(self.loop, memory.look)
         self.probes = Probes(self.loop)
         self.signals = Signals(self.loop, self._signalled)
@@ -213,6 +215,7 @@ class Daemon:
             state=directories.state,
             listener=listener,
             children=self.children,
+            keepers=self.keepers,
             memory=memory,
             measuring=self.measuring,
             probes=self.probes,
@@ -316,7 +319,7 @@ class Daemon:
         self._tell_unenforced(new.presets)
         policy = self.memory.policy(new.config)
         self.loop.deliver(PresetsChanged(new.presets, new.aliases, policy, new.needs))
-        self.forkserver.keep(want_forkserver(new.presets.values()))
+        self.succession.keep_forkserver()
 
     def _reload(self, dry_run: bool, then: Answer) -> None:
         (self.configured.would_change if dry_run else self.configured.reload)(then)

@@ -23,6 +23,7 @@ from supervisor.core.reasons import EndReason
 from supervisor.core.status import model_status, status_line
 from supervisor.errors import CannotStart
 from supervisor.exposure import Admission
+from supervisor.keepers import Keepers
 from supervisor.listener import Listener
 from supervisor.logs import Journal
 from supervisor.loop import Loop
@@ -44,6 +45,7 @@ class Effects:
         state: Path,
         listener: Listener,
         children: Children,
+        keepers: Keepers,
         probes: Probes,
         memory: Memory,
         measuring: Measuring,
@@ -61,6 +63,7 @@ class Effects:
         self._state = state
         self._listener = listener
         self._children = children
+        self._keepers = keepers
         self._probes = probes
         self._memory = memory
         self._measuring = measuring
@@ -82,6 +85,8 @@ class Effects:
                 self._act_on_process(command)
             case commands.Remember():
                 self._memory.remember(self._loop.fleet.models[command.model].preset, command.need)
+            case commands.KeepVocabulary():
+                self._keepers.keep(command.preset)
             case commands.Grant():
                 self._grant(command)
             case commands.Refuse():

@@ -33,7 +33,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ import anyio
 import sdnotify
 import uvicorn
 
+from supervisor import model_server_load
 from supervisor.errors import CannotCreate, RouterError
 from supervisor.model_server_app import Model
 from supervisor.model_server_load import CannotLoad, application, load
@@ -70,6 +71,16 @@ def prepare() -> None:
     """Do all that does not depend on the model, for a process that forks model servers: it is done once, and shared."""
     _config().get_loop_factory()
     anyio.run(anyio.sleep, 0)  # imports what it needs under asyncio
+
+
+def keep(settings: Mapping[str, Any]) -> Callable[[], None]:
+    """Read the vocabulary that `serve` needs, in a process that forks model servers of these settings. Returns what
+    raises OSError once the file is another one; ends the process if there is nothing to be kept."""
+    try:
+        return model_server_load.keep(settings)
+    except RouterError as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(error.exit_code if isinstance(error, CannotLoad) else os.EX_UNAVAILABLE)
 
 
 def serve(settings: Mapping[str, Any], socket_path: Path) -> int:

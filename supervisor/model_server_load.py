@@ -25,14 +25,16 @@ from llama_cpp import llama_cpp as bindings
 from llama_cpp.server.settings import ModelSettings, ServerSettings
 from pydantic import ValidationError
 
-from supervisor import model_server_app
+from supervisor import model_server_app, model_server_vocabulary
 from supervisor.core.llama_options import DEFAULT_CONTEXT
 from supervisor.core.quantities import shown
 from supervisor.errors import RouterError
 from supervisor.model_server_app import Model
+from supervisor.model_server_vocabulary import CannotKeep, Vocabulary
 
 _GGUF_VERSIONS = range(2, 0x10000)  # beyond: a version in the other byte order
 _DEBUG, _INFO, _WARNING, _ERROR, _CONTINUED = 1, 2, 3, 4, 5  # enum ggml_log_level
+_NO_VOCABULARY = re.compile(r"adding \d+ dummy tokens")  # a warning, of one whose vocabulary was kept
 _WORTH_READING = re.compile(
     r"print_info: (general\.name|arch|file type|file size|model params|n_ctx_train) "
     r"|offloaded \d+/|using device|: n_ctx  |(model|KV|compute) buffer size|ggml_\w+_init: found"
@@ -73,9 +75,12 @@ def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> t
     application()
     log = _NativeLog(verbose=model_settings.verbose)
     _load_ggml_backends()
+    cap_context = "n_ctx" not in settings
+    model = _load_with_kept_vocabulary(model_settings, on_progress, cap_context=cap_context)
     try:
-        with _hooked(on_progress, cap_context="n_ctx" not in settings):
-            model = model_server_app.load(model_settings)
+        if model is None:
+            with _hooked(on_progress, cap_context=cap_context):
+                model = model_server_app.load(model_settings)
     except Exception as error:
         raise _explain(path, error, list(log.errors)) from error
     log.is_muted = model.is_aborting
@@ -83,6 +88,41 @@ def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> t
     status = f"{llama._model.desc()}, {llama.n_ctx()} tokens of context"
     print(f"loaded {path}: {status}", file=sys.stderr, flush=True)
     return model, status
+
+
+def keep(settings: Mapping[str, Any]) -> Callable[[], None]:
+    """Read the vocabulary of the model that `settings` name, for whatever this process's forks are to `load`.
+
+    Returns a function that raises OSError once the file is another one. Raises RouterError.
+    """
+    global _kept
+    path = settings.get("model")
+    _check_files(_checked(settings))
+    log = _NativeLog(verbose=False)
+    log.is_muted = lambda: True
+    try:
+        _kept = model_server_vocabulary.read(settings)
+    except (CannotKeep, OSError) as error:
+        why = log.errors[0] if log.errors else error
+        raise RouterError(f"cannot keep the vocabulary of {path}: {why}") from None
+    return _kept.check
+
+
+def _load_with_kept_vocabulary(
+    settings: Any, on_progress: Callable[[float], None], *, cap_context: bool
+) -> Model | None:
+    """The model, if its vocabulary was kept; None if it was not, or if it can't be loaded so. Then all is read, and
+    what is wrong with the file is found again."""
+    kept = _kept
+    if kept is None or kept.path != settings.model:
+        return None
+    try:
+        kept.check()
+        with _hooked(on_progress, cap_context=cap_context, vocabulary=kept):
+            return model_server_app.load(settings)
+    except Exception as error:
+        print(f"loading all of {settings.model}, as its kept vocabulary is of no use: {error}", file=sys.stderr)
+        return None
 
 
 class _OnlyArguments:
@@ -180,18 +220,22 @@ def _explain(path: object, error: Exception, lines: Sequence[str]) -> CannotLoad
 
 
 @contextlib.contextmanager
-def _hooked(report: Callable[[float], None], *, cap_context: bool) -> Iterator[None]:
-    """While a model is loaded: report progress, keep stderr open, cap the context at what it was trained for, and
-    pool embeddings as OpenAI's API needs it where the model does not say how.
+def _hooked(
+    report: Callable[[float], None], *, cap_context: bool, vocabulary: Vocabulary | None = None
+) -> Iterator[None]:
+    """While a model is loaded: report progress, keep stderr open, cap the context at what it was trained for, pool
+    embeddings as OpenAI's API needs it where the model does not say how, and use a `vocabulary` that was kept.
 
     llama_cpp.Llama has no parameters for these. It makes its llama.cpp structures itself, by functions looked up in
     the bindings' module, so that is where they can be changed.
     """
-    default_params, init, suppress = (
+    default_params, init, vocabulary_of, suppress = (
         bindings.llama_model_default_params,
         bindings.llama_init_from_model,
+        bindings.llama_model_get_vocab,
         _internals.suppress_stdout_stderr,
     )
+    overrides = vocabulary.overrides() if vocabulary else None
 
     @bindings.llama_progress_callback  # type: ignore[untyped-decorator]  # llama_cpp is untyped
     def on_progress(done: float, _data: Any) -> bool:
@@ -201,6 +245,8 @@ def _hooked(report: Callable[[float], None], *, cap_context: bool) -> Iterator[N
     def with_progress() -> Any:
         params = default_params()
         params.progress_callback = on_progress
+        if overrides is not None:
+            params.kv_overrides = overrides
         return params
 
     def with_context(model: Any, params: Any) -> Any:
@@ -213,6 +259,8 @@ def _hooked(report: Callable[[float], None], *, cap_context: bool) -> Iterator[N
 
     bindings.llama_model_default_params = with_progress
     bindings.llama_init_from_model = with_context
+    if vocabulary is not None:
+        bindings.llama_model_get_vocab = lambda _model: vocabulary.pointer
     # It would send the words of a crash (GGML_ASSERT, a driver's) to /dev/null with all the rest.
     _internals.suppress_stdout_stderr = lambda disable=True: contextlib.nullcontext()
     try:
@@ -220,6 +268,7 @@ def _hooked(report: Callable[[float], None], *, cap_context: bool) -> Iterator[N
     finally:
         bindings.llama_model_default_params = default_params
         bindings.llama_init_from_model = init
+        bindings.llama_model_get_vocab = vocabulary_of
         _internals.suppress_stdout_stderr = suppress
 
 
@@ -256,12 +305,13 @@ class _NativeLog:
             self._on_line(self._level, line.rstrip())
 
     def _on_line(self, level: int, line: str) -> None:
-        if not line or self.is_muted():
-            return
-        if level == _ERROR:
+        if line and level == _ERROR:
             self.errors.append(re.sub(r"^\w+: (error loading model: )?", "", line))
+        if not line or self.is_muted() or _NO_VOCABULARY.search(line):
+            return
         if level >= _WARNING or (level == _INFO and (self._verbose or _WORTH_READING.search(line))):
             sys.stderr.write(f"{line}\n")  # print() would write, and wake the reader, twice
 
 
 _log_callback: Any = None
+_kept: Vocabulary | None = None

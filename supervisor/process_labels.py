@@ -1,4 +1,4 @@
-"""What others see of a forked model server: its name, its command line, and the launch in its environment.
+"""What others see of a forked process: its name, its command line, and a model server's launch in its environment.
 
 All three are the forkserver's after a fork. The kernel shows as /proc/PID/cmdline and environ what lies at the
 addresses where exec put the arguments and the variables (proc_pid_stat(5)); like setproctitle(3), this writes there.
@@ -12,17 +12,30 @@ from pathlib import Path
 
 from supervisor import child
 
+KEEPER = "llama-router: vocabulary of "
+
 _ARGUMENTS, _VARIABLES = slice(45, 47), slice(47, 49)  # of the fields after the name: arg_start, arg_end, env_…
 
 
 def name_model(name: str, launch: int) -> None:
     """Show this process as the server of model `name`, started for `launch`. Does nothing where the kernel hides it."""
     child.set_name(f"llama:{name}")
+    _set_command_line(f"llama-router: model {name}")
     with contextlib.suppress(OSError, ValueError):
-        _write(_ARGUMENTS, 0, f"llama-router: model {name}".encode(), fill=True)
         mark = f"{child.LAUNCH_VARIABLE}={child.NO_LAUNCH}".encode()
         at = (b"\0" + Path("/proc/self/environ").read_bytes()).index(b"\0" + mark)
         _write(_VARIABLES, at, f"{child.LAUNCH_VARIABLE}={launch:0{len(child.NO_LAUNCH)}}".encode(), fill=False)
+
+
+def name_keeper(name: str) -> None:
+    """Show this process as the one that keeps the vocabulary of model `name`."""
+    child.set_name("llama-kept")
+    _set_command_line(f"{KEEPER}{name}")
+
+
+def _set_command_line(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        _write(_ARGUMENTS, 0, text.encode(), fill=True)
 
 
 def _write(area: slice, at: int, text: bytes, *, fill: bool) -> None:

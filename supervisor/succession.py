@@ -78,9 +78,11 @@ class Succession:
         return own | self._daemon.systemd.variables
 
     def leave(self) -> None:
-        """End the forkserver; what it was to fork is spawned. Raises Refused while a launch has no process."""
+        """End the forkserver and the keepers; what they were to fork is spawned. Raises Refused while a launch has no
+        process."""
         daemon = self._daemon
         daemon.forkserver.keep(False)
+        daemon.keepers.drop_all()
         if daemon.children.launches != daemon.loop.fleet.lifecycle.launches.keys():
             raise Refused("a model server is being started; try again")
         self._tell_systemd(daemon.systemd.reloading)
@@ -91,8 +93,10 @@ class Succession:
         self.keep_forkserver()
 
     def keep_forkserver(self) -> None:
-        """Have it run if a preset in use wants it."""
-        self._daemon.forkserver.keep(want_forkserver(self._daemon.configured.running.presets.values()))
+        """Have it run if a preset in use wants it, and keepers as configured."""
+        running = self._daemon.configured.running
+        self._daemon.forkserver.keep(want_forkserver(running.presets.values()))
+        self._daemon.keepers.use(running.config.keep_vocabularies, running.presets.values())
 
     def take_over(self, inherited: Handover) -> None:
         """Go on with what another program left, before the loop runs."""

@@ -30,6 +30,7 @@ from supervisor.errors import Refused
 blueprint = new_blueprint("system")
 
 SPAN_SECONDS = 0.25  # over which the first look at a page measures
+KEEPER = "llama-router: vocabulary of "
 LONGEST_SPAN_SECONDS = 10.0
 PACKAGES = ("llama-cpp-python", "gunicorn", "gevent", "flask")
 MODEL_OPTIONS = ("--model", "-m")
@@ -134,7 +135,7 @@ def processes(answer: Json, family: list[machine.Process], percent: dict[int, fl
         elif process.pid in servers:
             name, used = servers[process.pid]
         else:
-            name = "forkserver" if "supervisor.forkserver" in process.command else "guard"
+            name = _name_of(process.command)
         rows.append(
             {
                 "name": name,
@@ -146,6 +147,13 @@ def processes(answer: Json, family: list[machine.Process], percent: dict[int, fl
             }
         )
     return rows
+
+
+def _name_of(command: str) -> str:
+    """What a process of llama-router is that is neither the supervisor, of the web tier, nor a model server."""
+    if command.startswith(KEEPER):
+        return "vocabulary"
+    return "forkserver" if "supervisor.forkserver" in command else "guard"
 
 
 def versions(answer: Json) -> list[tuple[str, str]]:

@@ -59,6 +59,13 @@ class Remember:
 
 
 @dataclass(frozen=True)
+class KeepVocabulary:
+    """A server of `preset` was evicted: have at hand what its next one needs of the model's file."""
+
+    preset: Preset
+
+
+@dataclass(frozen=True)
 class Grant:
     """Tell the lease's client which launch serves it."""
 
@@ -142,6 +149,7 @@ Command = (
     | Probe
     | Measure
     | Remember
+    | KeepVocabulary
     | Grant
     | Refuse
     | Answer

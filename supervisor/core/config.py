@@ -216,6 +216,8 @@ class Config(Strict):
     """How many models may be loaded at once; 0 is no limit."""
     memory: Annotated[Mapping[Device, Budget], Dictionary] = Field(default_factory=dict)
     """How much of each device all models together may use; auto is what the machine has."""
+    keep_vocabularies: Size = 256 * 2**20
+    """How much the vocabularies of models that were evicted may take, which quickens their return; 0 keeps none."""
     autoload: Flag = True
     """Whether a request loads the model it names."""
     fallback: Name | None = None

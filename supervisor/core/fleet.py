@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from supervisor.core import events, refusals
-from supervisor.core.commands import Announce, CloseListener, Command, Exit, Measure, Remember
+from supervisor.core.commands import Announce, CloseListener, Command, Exit, KeepVocabulary, Measure, Remember
 from supervisor.core.events import Event
 from supervisor.core.fleet_state import WEB, Instance, Model, grow, new_model
 from supervisor.core.lifecycle import Lifecycle
@@ -78,8 +78,8 @@ class Fleet:
                 self._operators.accept(self.models[name])
         self._tell_of_queues()
         self._settled.clear()
-        # Measuring forks; whom a lease is granted need not wait for that.
-        commands = sorted(self.lifecycle.commands, key=lambda command: isinstance(command, Measure))
+        # These fork; whom a lease is granted, or a model that is started, need not wait for that.
+        commands = sorted(self.lifecycle.commands, key=lambda command: isinstance(command, Measure | KeepVocabulary))
         self.lifecycle.commands.clear()
         return commands
 
@@ -199,7 +199,10 @@ class Fleet:
         model = self.models[instance.model]
         others = [other for other in self.models.values() if other is not model and not other.preset.pinned]
         more_room = model.wanted and any(other.occupying for other in others)
+        terms = instance.terms
         reason = self.lifecycle.ended(instance, event.reason, now, more_room=more_room)
+        if reason.kind is Kind.EVICTED and isinstance(terms, Preset) and not model.removed:
+            self.lifecycle.commands.append(KeepVocabulary(terms))
         if model.occupying:
             return
         model.failed = instance.state is State.FAILED

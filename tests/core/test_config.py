@@ -28,6 +28,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "memory": {},
         "autoload": True,
         "fallback": None,
+        "keep_vocabularies": 256 * 2**20,
         "max_wait": 10.0,
         "queue_limit": 512,
         "web": {

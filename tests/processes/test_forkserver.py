@@ -12,7 +12,10 @@ from forking_supervisor import Start, forkserver_of, is_forked, load, makes_fork
 from harness import READY, Supervisor
 from observed import Gate, Process, children, still_there
 
-QUICKLY = "import supervisor.forking as f; f.FORK_SECONDS = 0.3; f.FIRST_DELAY = 0.05\n"
+QUICKLY = (
+    "import supervisor.fork_requests, supervisor.forking as f\n"
+    "supervisor.fork_requests.FORK_SECONDS = 0.3; f.FIRST_DELAY = 0.05\n"
+)
 SLOWLY = "import supervisor.forking as f; f.FIRST_DELAY = 3600.0\n"
 
 
@@ -175,7 +178,7 @@ def test_many_loads_leave_nothing_behind(forking: Start) -> None:
 
 def test_a_burst_of_loads(forking: Start) -> None:
     """More than the socket's buffer takes: what can't be asked is spawned."""
-    supervisor = forking("import supervisor.forking as f; f.FORK_SECONDS = 60\n")
+    supervisor = forking("import supervisor.fork_requests as f; f.FORK_SECONDS = 60\n")
     first = ready(supervisor)
     os.kill(first, signal.SIGSTOP)
     names = [f"m{number}" for number in range(40)]

@@ -33,7 +33,7 @@ def test_what_it_forked_goes_on_and_the_next_one_forks(forking: Start) -> None:
 
 
 def test_what_it_is_asked_for_is_spawned(forking: Start, tmp_path: Path) -> None:
-    slowly = "import supervisor.forking as f; f.FORK_SECONDS = 60\n"
+    slowly = "import supervisor.fork_requests as f; f.FORK_SECONDS = 60\n"
     supervisor = forking(slowly, env={"TINY_FORKED": str(tmp_path / "gate")}, until="READY=1")
     ready(supervisor)
     with closing(Gate(tmp_path / "gate")) as gate:

@@ -17,7 +17,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ import misbehaving
 import numpy.random
 
 PR_GET_PDEATHSIG = 2
+kept = "nothing"
+held: list[bytes] = []
 OF_THE_C_LIBRARY = 1 << 31 | 1 << 32  # nptl(7): 32 and 33, once there has been a thread
 
 
@@ -32,6 +34,35 @@ def serve(settings: Mapping[str, Any], socket: Path) -> int:
     """Carry out the steps; returns 0."""
     misbehaving.run([step.replace("{socket}", str(socket)) for step in settings["steps"]])
     return 0
+
+
+def keep(settings: Mapping[str, Any]) -> Callable[[], None]:
+    """Carry out the steps below "keep". While a file "changed" lies beside the model, nothing kept is of use."""
+    global kept
+    misbehaving.run(settings.get("keep", []))
+    kept = f"kept by {os.getpid()}"
+    mark = Path(settings["model"]).with_name("changed")
+
+    def check() -> None:
+        if mark.exists():
+            raise OSError("it has changed")
+
+    return check
+
+
+def tell(_what: str) -> None:
+    """Say what was kept for this server."""
+    print(kept)
+
+
+def hold(mebibytes: str) -> None:
+    """Take memory."""
+    held.append(b"x" * (int(mebibytes) << 20))
+
+
+def thread(_what: str) -> None:
+    """Have another thread."""
+    threading.Thread(target=signal.pause, daemon=True).start()
 
 
 def describe(path: str) -> None:
@@ -97,7 +128,7 @@ def _imported_by_the_forkserver() -> None:
     os.register_at_fork(after_in_child=lambda: misbehaving.gate(str(gate)) if gate.exists() else None)
 
 
-misbehaving.STEPS |= {"describe": describe, "throw": throw, "fail": fail}
+misbehaving.STEPS |= {"describe": describe, "tell": tell, "hold": hold, "thread": thread, "throw": throw, "fail": fail}
 if __name__ == "__main__":
     sys.exit(main())
 _imported_by_the_forkserver()
