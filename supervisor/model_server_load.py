@@ -71,12 +71,15 @@ def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> t
     path = settings.get("model")
     model_settings = _checked(settings)
     _check_files(model_settings)
-    print(f"loading {path}", file=sys.stderr, flush=True)
+    kept = _kept if _kept is not None and _kept.path == path else None
+    print(f"loading {path}{', but for its vocabulary' if kept else ''}", file=sys.stderr, flush=True)
     application()
     log = _NativeLog(verbose=model_settings.verbose)
     _load_ggml_backends()
     cap_context = "n_ctx" not in settings
-    model = _load_with_kept_vocabulary(model_settings, on_progress, cap_context=cap_context)
+    model = None
+    if kept is not None:
+        model = _load_with(kept, model_settings, on_progress, cap_context=cap_context)
     try:
         if model is None:
             with _hooked(on_progress, cap_context=cap_context):
@@ -108,20 +111,17 @@ def keep(settings: Mapping[str, Any]) -> Callable[[], None]:
     return _kept.check
 
 
-def _load_with_kept_vocabulary(
-    settings: Any, on_progress: Callable[[float], None], *, cap_context: bool
+def _load_with(
+    kept: Vocabulary, settings: Any, on_progress: Callable[[float], None], *, cap_context: bool
 ) -> Model | None:
-    """The model, if its vocabulary was kept; None if it was not, or if it can't be loaded so. Then all is read, and
-    what is wrong with the file is found again."""
-    kept = _kept
-    if kept is None or kept.path != settings.model:
-        return None
+    """The model, with this vocabulary; None if it can't be loaded so: what is wrong with a file is found again when
+    all of it is loaded."""
     try:
         kept.check()
         with _hooked(on_progress, cap_context=cap_context, vocabulary=kept):
             return model_server_app.load(settings)
     except Exception as error:
-        print(f"loading all of {settings.model}, as its kept vocabulary is of no use: {error}", file=sys.stderr)
+        print(f"loading {settings.model} with its vocabulary: {error}", file=sys.stderr, flush=True)
         return None
 
 

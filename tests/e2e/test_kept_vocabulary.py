@@ -1,0 +1,125 @@
+"""The real model server with a vocabulary that was kept says what it says without."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import requests
+from served import Served, Weights, gguf
+
+OTHER = "other"
+PROMPT = "Names of three cities in France:"
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+WITHOUT = "but for its vocabulary"
+
+
+@pytest.fixture
+def swapping() -> Iterator[Served]:
+    """Room for one model; what a test serves makes room for OTHER."""
+    with Served(max_models=1) as served:
+        served.serve(OTHER)
+        served.start(until="READY=1")
+        served.eventually(lambda: "forkserver ready" in served.log.read_text(), "the forkserver is ready")
+        yield served
+
+
+def load(served: Served, name: str) -> None:
+    served.call("load", model=name, wait=True)
+
+
+def made_room(served: Served, name: str) -> None:
+    """Swap a model that is loaded for OTHER, and wait until its vocabulary is kept."""
+    load(served, OTHER)
+    said = f"the vocabulary of {name} is kept"
+    served.eventually(lambda: said in served.log.read_text(), said)
+
+
+def loads(served: Served, name: str) -> list[bool]:
+    """Whether each of its loads went without the vocabulary."""
+    return [WITHOUT in line for line in served.logs(name) if line.startswith("loading ")]
+
+
+def answers(served: Served, name: str) -> list[Any]:
+    """What a model says, of which no part is up to chance."""
+    client = served.openai()
+    told = client.completions.create(model=name, prompt=PROMPT, max_tokens=24, temperature=0, logprobs=3)
+    assert told.choices[0].logprobs
+    limited = client.chat.completions.create(
+        model=name,
+        messages=[openai.types.chat.ChatCompletionUserMessageParam(role="user", content="A city of France, in JSON.")],
+        max_tokens=32,
+        temperature=0,
+        response_format={"type": "json_object", "schema": SCHEMA},  # type: ignore[misc, list-item]  # llama.cpp's form
+    )
+    assert json.loads(limited.choices[0].message.content or "")["city"]
+    text = "Wörter, 東京 🙂 <|im_start|>user\n<start_of_turn>"
+    tokens = requests.post(f"{served.url}/upstream/{name}/extras/tokenize", json={"model": name, "input": text}).json()
+    back = requests.post(f"{served.url}/upstream/{name}/extras/detokenize", json={"model": name, "tokens": tokens["tokens"]}).json()
+    return [told.choices[0], limited.choices[0].message.content, limited.usage, tokens, back]
+
+
+@pytest.mark.parametrize("weights", ["smollm2", "gemma"])
+def test_it_answers_as_it_does_with_all_read(swapping: Served, weights: Weights) -> None:
+    swapping.serve("m", weights, options={"logits_all": True}, context=512)
+    load(swapping, "m")
+    before = answers(swapping, "m")
+    made_room(swapping, "m")
+    load(swapping, "m")
+    assert answers(swapping, "m") == before
+    assert loads(swapping, "m") == [False, True]
+
+
+def test_embeddings(swapping: Served) -> None:
+    def embedded() -> list[float]:
+        return (
+            swapping.openai().embeddings.create(model="m", input="a house", encoding_format="float").data[0].embedding
+        )
+
+    swapping.serve("m", embedding=True, context=512)
+    load(swapping, "m")
+    before = embedded()
+    made_room(swapping, "m")
+    load(swapping, "m")
+    assert embedded() == before
+    assert loads(swapping, "m") == [False, True]
+
+
+def test_a_file_that_was_replaced_is_read_anew(swapping: Served) -> None:
+    """The other model under the same name: its own vocabulary, or it would talk nonsense."""
+    path = swapping.directory / "m.gguf"
+    shutil.copy(gguf(), path)
+    swapping.write("m", {"models": {"m": {"model": str(path), "context": 512}}})
+    swapping.call("reload")
+    load(swapping, "m")
+    made_room(swapping, "m")
+    put_in_place(gguf("gemma"), path)
+    swapping.call("reload")
+    load(swapping, "m")
+    assert loads(swapping, "m") == [False, False]
+    said = swapping.openai().completions.create(
+        model="m", prompt="The capital of France is", max_tokens=8, temperature=0
+    )
+    assert "France" in said.choices[0].text
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Replace a file at once, as a download does when it is done."""
+    shutil.copy(new, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def test_options_that_change_what_is_read(swapping: Served) -> None:
+    """Keeping is refused with the reason in the log, and the model is loaded as ever."""
+    swapping.serve("m", context=512, options={"kv_overrides": ["tokenizer.ggml.add_bos_token=bool:true"]})
+    load(swapping, "m")
+    load(swapping, OTHER)
+    refused = f"cannot keep the vocabulary of {gguf()}: not with kv_overrides"
+    swapping.eventually(lambda: refused in swapping.log.read_text(), refused)
+    load(swapping, "m")
+    assert loads(swapping, "m") == [False, False]
