@@ -96,18 +96,18 @@ class Keepers:
         if path in self._keepers or path in self._futile or self._is_reading:
             return
         self._number -= 1
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            go = os.dup(ours.fileno())
-        except OSError:
-            ours.close()
-            theirs.close()
-            return
-        settings = llama_cpp_python.settings(preset)
-        if self._forkserver.fork_keeper(self, self._number, preset.name, settings, theirs.detach(), go):
-            self._wanted = _Wanted(self._number, preset.name, path, ours)
-        else:
-            ours.close()
+        with contextlib.ExitStack() as unless_asked:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                unless_asked.callback(ours.close)
+                unless_asked.callback(theirs.close)
+                go = os.dup(ours.fileno())
+            except OSError:
+                return
+            settings = llama_cpp_python.settings(preset)
+            if self._forkserver.fork_keeper(self, self._number, preset.name, settings, theirs.detach(), go):
+                self._wanted = _Wanted(self._number, preset.name, path, ours)
+                unless_asked.pop_all()
 
     def forked(self, launch: int, process: Child) -> None:
         """A keeper is there, and reads from now on."""
