@@ -59,10 +59,9 @@ def answers(served: Served, name: str) -> list[Any]:
     )
     assert json.loads(limited.choices[0].message.content or "")["city"]
     text = "Wörter, 東京 🙂 <|im_start|>user\n<start_of_turn>"
-    tokens = requests.post(f"{served.url}/upstream/{name}/extras/tokenize", json={"model": name, "input": text}).json()
-    back = requests.post(
-        f"{served.url}/upstream/{name}/extras/detokenize", json={"model": name, "tokens": tokens["tokens"]}
-    ).json()
+    extras = f"{served.url}/upstream/{name}/extras"
+    tokens = requests.post(f"{extras}/tokenize", json={"model": name, "input": text}).json()
+    back = requests.post(f"{extras}/detokenize", json={"model": name, "tokens": tokens["tokens"]}).json()
     return [told.choices[0], limited.choices[0].message.content, limited.usage, tokens, back]
 
 
