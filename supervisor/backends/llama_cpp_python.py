@@ -23,9 +23,6 @@ MODULE = "supervisor.model_server"
 # -P: the current directory must not stand in for any of the modules imported.
 PYTHON = (sys.executable, "-P", "-m")
 
-# glibc's manual, "Memory Allocation Tunables"; madvise(2) MADV_HUGEPAGE where the kernel leaves that to programs.
-TUNABLES, HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
-
 # What the dynamic linker, the C library, Python and the libraries that a model server imports read when the process
 # starts or when they are loaded, seen with a getenv(3) that tells: too early for a process that is forked after that.
 READ_AT_START = frozenset({"GCONV_PATH", "GGML_NO_BACKTRACE", "HOME", "LANG", "LANGUAGE", "LOCPATH", "TMPDIR", "TZ"})
@@ -96,14 +93,8 @@ def settings(preset: Preset) -> dict[str, Any]:
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The preset's variables, and where to find this package when it does not lie where Python looks by itself.
-
-    glibc is to ask for huge pages for its large blocks, which KV cache and buffers are: a load need not fault them in
-    by 4 KiB, and less address translation slows the computation.
-    """
+    """The preset's variables, and where to find this package when it does not lie where Python looks by itself."""
     env = {"PYTHONUNBUFFERED": "1", **variables}
-    if TUNABLES not in os.environ:
-        env.setdefault(TUNABLES, HUGE_PAGES)
     root = str(Path(__file__).resolve().parents[2])
     if root != sysconfig.get_path("purelib"):
         given = env.get("PYTHONPATH", os.environ.get("PYTHONPATH"))
