@@ -299,6 +299,8 @@ class _NativeLog:
     def _on_text(self, level: int, text: bytes, _data: Any) -> None:
         if level != _CONTINUED:
             self._level = level
+        if self._level == _DEBUG:  # some 2,000 lines a load, which nobody wants
+            return
         self._pending += text.decode("utf-8", "replace")
         *lines, self._pending = self._pending.split("\n")
         for line in lines:
