@@ -72,6 +72,7 @@ class Keepers:
         self._keepers: dict[str, _Keeper] = {}  # by path, the one used last at the end
         self._ending: dict[int, _Keeper] = {}  # by pid, killed and yet to be reaped
         self._futile: set[str] = set()
+        self._next: dict[str, Preset] = {}  # by path, those to be kept once the one that is read has been
         loop.timed.append(self)
 
     @property
@@ -84,6 +85,7 @@ class Keepers:
         self._limit = limit
         self._futile.clear()
         paths = {preset.model for preset in presets}
+        self._next = {path: preset for path, preset in self._next.items() if path in paths}
         for path in self._keepers.keys() - paths:
             self._drop(self._keepers[path])
         self._drop_surplus()
@@ -93,7 +95,10 @@ class Keepers:
         path = preset.model
         if path is None or not self._limit or not llama_cpp_python.can_be_forked(preset):
             return
-        if path in self._keepers or path in self._futile or self._is_reading:
+        if path in self._keepers or path in self._futile:
+            return
+        if self._is_reading:
+            self._next[path] = preset
             return
         self._number -= 1
         with contextlib.ExitStack() as unless_asked:
@@ -127,6 +132,7 @@ class Keepers:
         wanted, self._wanted = self._wanted, None
         assert wanted is not None and wanted.number == launch
         wanted.control.close()
+        self._keep_next()
 
     def fork(self, asker: Asker, launch: int, name: str, env: Mapping[str, str], call: Mapping[str, Any]) -> bool:
         """Ask for a server of model `name`, of whoever has most of it ready; False if nobody can be asked."""
@@ -177,6 +183,7 @@ class Keepers:
 
     def drop_all(self) -> None:
         """Keep nothing; what a keeper was asked for, the forkserver is, or whoever asked hears that there is none."""
+        self._next.clear()
         if self._wanted is not None:
             self._forkserver.call_off(self._wanted.number)
             self.refused(self._wanted.number)
@@ -201,6 +208,11 @@ class Keepers:
         kept = f"the vocabulary of {keeper.name} is kept, {readable_size(keeper.size)}"
         self._journal.write(f"llama-router: {kept}", fields={"MODEL": keeper.name})
         self._drop_surplus()
+        self._keep_next()
+
+    def _keep_next(self) -> None:
+        if self._next and not self._is_reading:
+            self.keep(self._next.pop(next(iter(self._next))))
 
     def _cannot_fork(self, why: str) -> None:
         self._journal.write(f"llama-router: a kept vocabulary is given up: {why}")
@@ -222,6 +234,7 @@ class Keepers:
             os.killpg(keeper.process.pid, signal.SIGKILL)
         keeper.requests.close()
         keeper.requests.refuse_all()
+        self._keep_next()
 
     def _reap(self, keeper: _Keeper) -> None:
         """It is dead: of itself, or because it was dropped."""

@@ -17,7 +17,7 @@ from observed import Process, children, command_lines
 from test_forked_servers import described
 
 QUICKLY = "import supervisor.fork_requests as f; f.FORK_SECONDS = 0.3\n"
-IMPATIENTLY = "import supervisor.keepers as k; k.READ_SECONDS = 0.3\n"
+IMPATIENTLY = "import supervisor.keepers as k; k.READ_SECONDS = 2.0\n"
 Swapping = Callable[..., Supervisor]
 
 
@@ -196,6 +196,19 @@ def test_while_it_reads_the_forkserver_forks(swapping: Swapping) -> None:
     assert not gate.visited
 
 
+def test_one_is_read_after_the_other(swapping: Swapping) -> None:
+    supervisor = swapping()
+    gate = supervisor.gate("kept")
+    model(supervisor, "m", keep=(gate.step,))
+    for name in "mnm":
+        use(supervisor, name)
+    visitor = gate.visitor()
+    assert "n" not in keepers(supervisor)
+    visitor.go()
+    says(supervisor, "the vocabulary of m is kept")
+    says(supervisor, "the vocabulary of n is kept")
+
+
 def test_they_stay_within_their_limit(swapping: Swapping) -> None:
     """The one used last stays, and one that is too large alone is read once."""
     supervisor = swapping(config="keep_vocabularies: 50MiB\n")
@@ -206,11 +219,18 @@ def test_they_stay_within_their_limit(swapping: Swapping) -> None:
     use(supervisor, "m")
     says(supervisor, "the vocabulary of n is kept")
     gone(supervisor, "m")
-    for name in "onom":
-        use(supervisor, name)
+    use(supervisor, "o")
+    says(supervisor, "the vocabulary of m is kept", times=2)
+    gone(supervisor, "n")
+    use(supervisor, "n")
     says(supervisor, "the vocabulary of o is kept")
     gone(supervisor, "o")
-    use(supervisor, "n")
+    assert keepers(supervisor).keys() == {"m"}
+    use(supervisor, "o")
+    says(supervisor, "the vocabulary of n is kept", times=2)
+    gone(supervisor, "m")
+    use(supervisor, "m")
+    assert keepers(supervisor).keys() == {"n"}
     assert supervisor.log.read_text().count("the vocabulary of o is kept") == 1
 
 
