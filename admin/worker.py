@@ -10,15 +10,15 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent import GreenletExit
 from gevent.event import Event
 from gevent.pool import Pool
-from gevent.server import StreamServer
 from gunicorn import http
 from gunicorn.http import wsgi
 from gunicorn.http.errors import (
@@ -36,15 +36,17 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 
 from admin import connection, errors, tls
+from admin.accepting import Server
 from admin.connection import silent_timeout
 from admin.sent import SentAnswer
 from admin.tls import goodbye
-from admin.turns import Turns
+from admin.turns import Turns, beginning
 
 FIRST_REQUEST_SECONDS = 20.0
 STALL_SECONDS = 60.0
 LAST_REQUEST_SECONDS = 0.3  # for a request already on its way when the worker is asked to stop
 KILL_SECONDS = 2  # between a worker's own deadline and gunicorn's SIGKILL
+STANDS_IN_LINE, HEAD_END = b"POST ", b"\r\n\r\n"
 QUIET = frozenset([errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF])
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (LimitRequestLine, 414),
@@ -53,6 +55,8 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (UnsupportedTransferCoding, 501),
     (ForbiddenProxyRequest, 403),
 )
+
+T = TypeVar("T")
 
 
 class FairUnreader(SocketUnreader):  # type: ignore[misc]
@@ -64,6 +68,14 @@ class FairUnreader(SocketUnreader):  # type: ignore[misc]
     def __init__(self, client: socket.socket) -> None:
         super().__init__(client)
         self._turns = Turns()
+
+    def begin(self) -> bytes:
+        """Wait for the beginning of a request, and leave it to be read; b"" at the end."""
+        data: bytes = self.buf.getvalue()
+        if not data:
+            data = self.chunk()
+            self.unread(data)
+        return data
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """What has arrived, b"" at the end."""
@@ -122,11 +134,9 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
                 pool.kill(timeout=KILL_SECONDS / 2)
                 return
 
-    def _listen(self, listener: Any, pool: Pool) -> StreamServer:
+    def _listen(self, listener: Any, pool: Pool) -> Server:
         listener.setblocking(1)
-        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=pool)
-        if self.cfg.workers > 1:
-            server.max_accept = 1  # leave the next connection to a sibling
+        server = Server(listener, self.cfg.workers, handle=partial(self.handle, listener), spawn=pool)
         server.start()
         return server
 
@@ -204,13 +214,24 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
             raise StopIteration
 
     def _next_request(self, parser: Any) -> Any:
-        """Wait for a request; None when none came in time. Raises what gunicorn's parser does."""
+        """Wait for a request; None when none came in time. Raises what gunicorn's parser does, and ClientGone."""
         patience = self._settings.keepalive if parser.req_count else FIRST_REQUEST_SECONDS
-        timeout = silent_timeout(patience if self.alive else LAST_REQUEST_SECONDS)
+        until = time.monotonic() + patience
+        begin = self._in_time(patience, partial(_begin, parser))
+        left = max(0.0, until - time.monotonic())
+        if begin is None:
+            return None
+        if begin.startswith(STANDS_IN_LINE) and beginning.wait() and connection.peek(parser.unreader.sock) == b"":
+            raise connection.ClientGone
+        return next(parser) if HEAD_END in begin else self._in_time(left, partial(next, parser))
+
+    def _in_time(self, seconds: float, wait: Callable[[], T]) -> T | None:
+        """What comes of a wait, None if nothing came in time."""
+        timeout = silent_timeout(seconds if self.alive else LAST_REQUEST_SECONDS)
         self._waiting[timeout] = gevent.getcurrent()  # type: ignore[assignment]
         try:
             with timeout:
-                return next(parser)
+                return wait()
         finally:
             del self._waiting[timeout]
         return None
@@ -241,3 +262,11 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
             return errors.Unreadable(status, f"malformed HTTP request: {exc}")
         self.log.error("cannot answer %s", getattr(req, "uri", "a request"), exc_info=exc)
         return errors.Unreadable(500, "llama-router failed on this request; its log says why")
+
+
+def _begin(parser: Any) -> bytes:
+    """Wait for the beginning of the next request, b"" at the end. Raises StopIteration when there can't be one."""
+    if not parser.finish_body():
+        raise StopIteration
+    begin: bytes = parser.unreader.begin()
+    return begin
