@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Forwarded:
         return address is not None and any(address in network for network in self._trusted)
 
 
+@lru_cache(maxsize=256)
 def address_of(word: str) -> Address | None:
     """The address that "192.0.2.7", "192.0.2.7:4711", "2001:db8::7" or "[2001:db8::7]:4711" means."""
     word = word.strip()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import gevent
 
 from admin.figures import Passing
 from admin.rewriting import Rewriting
@@ -87,6 +90,7 @@ class Leases:
     def __init__(self, runtime_dir: Path) -> None:
         self._runtime_dir = runtime_dir
         self._idle: list[Client] = []
+        self._due: list[Client] = []  # whose leases are over, which the supervisor may not know
 
     def acquire(self, wish: Wish, avoid: Any) -> Lease:
         """Wait for a lease. `avoid` is a launch that just failed, or None.
@@ -108,16 +112,23 @@ class Leases:
         return self._ask(client, fields)
 
     def give_back(self, client: Client, figures: Message) -> None:
-        """End the lease of `client` and keep its connection for another."""
-        try:
-            client.release(figures)
-        except NotRunning:
-            client.close()
-        except BaseException:
-            client.close()  # half a message may have been sent
-            raise
-        else:
-            self._keep(client)
+        """End the lease of `client` and keep its connection for another: the supervisor hears of both at once if that
+        follows before the loop looks for what has arrived, else by then."""
+        client.release_later(figures)
+        if not self._due:
+            loop = gevent.get_hub().loop
+            loop.run_callback(loop.run_callback, self._tell)  # behind whoever only gives others their turn
+        self._due.append(client)
+        self._keep(client)
+
+    def _tell(self) -> None:
+        """Runs in the hub, where nothing may wait."""
+        due, self._due = self._due, []
+        for client in due:
+            try:
+                client.flush()
+            except NotRunning:
+                client.close()
 
     def _ask(self, client: Client, fields: Message) -> Lease:
         try:
@@ -134,6 +145,8 @@ class Leases:
         if len(self._idle) < MAX_IDLE_CONNECTIONS:
             self._idle.append(client)
         else:
+            with suppress(NotRunning):
+                client.flush()
             client.close()
 
     def _drop_idle(self) -> None:

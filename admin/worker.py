@@ -268,5 +268,6 @@ def _begin(parser: Any) -> bytes:
     """Wait for the beginning of the next request, b"" at the end. Raises StopIteration when there can't be one."""
     if not parser.finish_body():
         raise StopIteration
+    parser.mesg = None  # or the parser would look at its body again
     begin: bytes = parser.unreader.begin()
     return begin

@@ -32,6 +32,7 @@ class Client:
         path = runtime_dir / SOCKET_NAME
         self._lines = protocol.LineBuffer()
         self._ready: list[bytes] = []
+        self._held = b""  # what goes out with the next request
         self._timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
@@ -56,6 +57,7 @@ class Client:
 
     def close(self) -> None:
         """Hang up: releases or withdraws the lease of this connection, ends its streams."""
+        self._held = b""
         self._socket.close()
 
     def fileno(self) -> int:
@@ -90,6 +92,25 @@ class Client:
         """Give the lease back with what is known of its request; not answered."""
         self._send({"op": "release", "figures": figures})
 
+    def release_later(self, figures: Message) -> None:
+        """The same, told with the next request or by `flush`, whichever comes first."""
+        self._held += protocol.encode({"op": "release", "figures": figures})
+
+    def flush(self) -> None:
+        """Send what is held, without waiting; if that can't be, NotRunning is raised, and the connection of no use."""
+        if not self._held:
+            return
+        held, self._held = self._held, b""
+        self._socket.settimeout(0)
+        try:
+            is_sent = self._socket.send(held) == len(held)
+        except OSError:
+            is_sent = False
+        finally:
+            self._socket.settimeout(self._timeout)
+        if not is_sent:
+            raise NotRunning("cannot tell llama-router that a lease is over; did it stop?")
+
     def _connect(self, path: str) -> None:
         """Connect by polling: of a listener whose queue is full, a socket with a timeout can't wait for its turn."""
         began = time.monotonic()
@@ -111,7 +132,7 @@ class Client:
         )
 
     def _send(self, message: Message) -> None:
-        line = protocol.encode(message)
+        line, self._held = self._held + protocol.encode(message), b""
         try:
             sent = self._socket.send(line)  # gevent's sendall would ask for the size of a buffer first
             if sent < len(line):

@@ -14,7 +14,7 @@ object each, at most MAX_LINE bytes. The client sends a request and reads its an
 connection: it is not granted again while it may be about to be found dead. `who` is the client in words for people who
 look at the queue; 200 characters of it are kept. A grant has `request` only if the preset changes bodies. A connection
 holds one lease at a time, and **a lease lives as long as its connection**: closing it releases a granted lease and
-withdraws a queued one.
+withdraws a queued one. A release may come together with the request behind it.
 
     → {"op": "status"}
     ← {"ok": true, "status": {…}}                                                          see core/status.py

@@ -151,6 +151,16 @@ def test_a_second_lease_on_a_connection_is_refused(supervisor: Supervisor) -> No
     assert lease.client.call("lease", model="m")["lease"]["model"] == "m"
 
 
+def test_a_release_may_come_with_the_next_request(supervisor: Supervisor) -> None:
+    supervisor.load("m", max_concurrency=1)
+    with supervisor.client() as client:
+        for served in range(3):
+            assert client.call("lease", model="m", timeout=DEADLINE)["lease"]["model"] == "m"
+            assert (supervisor.model("m")["in_flight"], supervisor.model("m")["served"]) == (1, served)
+            client.release_later({"ended": "complete"})
+        assert client.call("status")["status"]["models"][0]["in_flight"] == 0
+
+
 def test_releases_without_a_lease_do_nothing(supervisor: Supervisor) -> None:
     supervisor.load("m")
     with supervisor.client() as client:
