@@ -15,6 +15,7 @@ import gevent
 from gevent.event import Event
 
 READ = 1  # libev's EV_READ
+GLANCE = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 LINGER_SECONDS = 2.0
 LOOK_SECONDS = 0.25  # between two looks at a connection that has brought bytes which nobody reads yet
 # Those in which the peer has closed, CLOSE_WAIT among them (linux/tcp.h; tcp_info begins with the state).
@@ -36,7 +37,7 @@ def peek(client: socket.socket) -> bytes | None:
     """The next byte the client sent, b"" when it has hung up, None when there is nothing yet. Never waits."""
     raw: socket.socket = getattr(client, "_sock", client)  # beneath gevent's socket, which would wait
     try:
-        return raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return raw.recv(1, GLANCE)
     except BlockingIOError:
         return None
     except OSError:

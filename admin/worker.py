@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import gevent
@@ -57,6 +57,8 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 T = TypeVar("T")
+
+wsgi.WSGIErrorsWrapper = lru_cache(maxsize=1)(wsgi.WSGIErrorsWrapper)  # or each request would look for its logger
 
 
 class FairUnreader(SocketUnreader):  # type: ignore[misc]
