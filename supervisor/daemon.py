@@ -43,6 +43,7 @@ from supervisor.measuring import Measuring
 from supervisor.memory import Memory
 from supervisor.notify import NotifySocket
 from supervisor.operations import Operations, event_message, line_message
+from supervisor.prefetching import Prefetching
 from supervisor.preset_files import PresetFiles
 from supervisor.preset_paths import absolute
 from supervisor.probes import Probes
@@ -204,6 +205,7 @@ class Daemon:
         self.keepers = Keepers(self.loop, self.logbook, self.guard, self.journal, self.forkserver)
         self.children = Children(self.loop, self.logbook, self.notify, self.guard, self.keepers, self.cgroups)
         self.measuring = Measuring(self.loop, memory.look)
+        self.prefetching = Prefetching(self.loop)
         self.probes = Probes(self.loop)
         self.signals = Signals(self.loop, self._signalled)
         self.reexec = Reexec(
@@ -218,6 +220,7 @@ class Daemon:
             keepers=self.keepers,
             memory=memory,
             measuring=self.measuring,
+            prefetching=self.prefetching,
             probes=self.probes,
             operations=self.operations,
             announcements=self.announcements,
@@ -245,6 +248,7 @@ class Daemon:
         access.forget(self._runtime)
         self.reading.close()
         self.aside.close()
+        self.prefetching.close()
         self.control.close()
         self.notify.close()
         self.configured.watch.close()

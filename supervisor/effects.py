@@ -30,6 +30,7 @@ from supervisor.loop import Loop
 from supervisor.measuring import Measuring
 from supervisor.memory import Memory
 from supervisor.operations import Operations
+from supervisor.prefetching import Prefetching
 from supervisor.probes import Probes
 from supervisor.systemd import Systemd
 
@@ -49,6 +50,7 @@ class Effects:
         probes: Probes,
         memory: Memory,
         measuring: Measuring,
+        prefetching: Prefetching,
         operations: Operations,
         announcements: Announcements,
         journal: Journal,
@@ -67,6 +69,7 @@ class Effects:
         self._probes = probes
         self._memory = memory
         self._measuring = measuring
+        self._prefetching = prefetching
         self._operations = operations
         self._announcements = announcements
         self._journal = journal
@@ -83,6 +86,8 @@ class Effects:
                 self._spawn(command)
             case commands.Terminate() | commands.Kill() | commands.Probe() | commands.Measure():
                 self._act_on_process(command)
+            case commands.Prefetch():
+                self._prefetching.read(command.paths)
             case commands.Remember():
                 self._memory.remember(self._loop.fleet.models[command.model].preset, command.need)
             case commands.KeepVocabulary():

@@ -81,6 +81,7 @@ class Succession:
         """End the forkserver and the keepers; what they were to fork is spawned. Raises Refused while a launch has no
         process."""
         daemon = self._daemon
+        daemon.prefetching.close()
         daemon.forkserver.keep(False)
         daemon.keepers.drop_all()
         if daemon.children.launches != daemon.loop.fleet.lifecycle.launches.keys():
@@ -91,6 +92,7 @@ class Succession:
         """Go on after all."""
         self._tell_systemd(lambda: self._daemon.systemd.notify("READY=1"))
         self.keep_forkserver()
+        self._prefetch()
 
     def keep_forkserver(self) -> None:
         """Have it run if a preset in use wants it, and keepers as configured."""
@@ -119,6 +121,7 @@ class Succession:
             daemon.effects.execute(Probe(launch, path))
         for launch in inherited.measuring:
             daemon.effects.execute(Measure(launch))
+        self._prefetch()
         daemon.configured.take_over(inherited.in_use)
 
     def renewed(self, why: EndReason | None) -> None:
@@ -138,6 +141,10 @@ class Succession:
         goes_on = "the one before it goes on serving, and another start is tried; see: llama-router logs @web"
         text = f"llama-router {__version__} runs, but its web tier {why.text}: {goes_on}"
         self._daemon.operations.answer(asker, Refused(text))
+
+    def _prefetch(self) -> None:
+        """Begin again with what is read ahead; what is in memory by now is skipped."""
+        self._daemon.prefetching.read(self._daemon.loop.fleet.loading.prefetched)
 
     def _tell_systemd(self, tell: Callable[[], None]) -> None:
         """Unless that would be the first READY=1, which the web tier has to earn."""

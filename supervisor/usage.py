@@ -64,9 +64,30 @@ def process_usage(groups: Iterable[int], gpus: Gpus) -> dict[int, Usage]:
 
 def machine_memory(gpus: Gpus) -> dict[str, int]:
     """What the machine has: "host", as far as this process may use it, and each GPU."""
-    limits = [_total(), *_cgroup_limits()]
+    limits = [_total(), *_limited_cgroups().values()]
     memory = {"host": min(limit for limit in limits if limit is not None)} if any(limits) else {}
     return memory | {f"gpu{number}": total for number, total in enumerate(gpus.totals()) if total is not None}
+
+
+def cache_room() -> int:
+    """How many bytes of files that nobody maps there can be in memory before they push out what is in use: the least
+    of the machine's and of the cgroups' that limit this process. 0 if that can't be told."""
+    try:
+        machine = _sizes(_PROC / "meminfo")
+        room = [(machine["MemAvailable"] - machine["Mapped"]) * _KIB]
+        for cgroup, limit in _limited_cgroups().items():
+            held = _sizes(cgroup / "memory.stat")
+            unmapped = held["file"] - held["shmem"] - held["file_mapped"]
+            room.append(limit - int((cgroup / "memory.current").read_text()) + unmapped)
+    except (OSError, ValueError, KeyError):
+        return 0
+    return min(room)
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """The numbers of /proc/meminfo or of a cgroup's memory.stat, by their names. Raises OSError."""
+    words = (line.replace(":", "").split() for line in path.read_text().splitlines())
+    return {name: int(number) for name, number, *_unit in words}
 
 
 def _members(groups: set[int]) -> dict[int, list[int]]:
@@ -109,20 +130,20 @@ def _total() -> int | None:
     return next((int(rest.split()[0]) * _KIB for name, _, rest in _fields(lines) if name == "MemTotal"), None)
 
 
-def _cgroup_limits() -> list[int]:
-    """memory.max of this process's cgroup (version 2) and of those above it; cgroups(7)."""
+def _limited_cgroups() -> dict[Path, int]:
+    """memory.max of this process's cgroup (version 2) and of those above it that have one; cgroups(7)."""
     try:
         lines = (_PROC / "self" / "cgroup").read_text().splitlines()
     except OSError:
-        return []
+        return {}
     path = next((line[3:] for line in lines if line.startswith("0::")), None)
     if path is None:
-        return []
+        return {}
     own = _CGROUPS / path.lstrip("/")
-    limits = []
+    limits = {}
     for cgroup in [own, *own.parents]:
         with contextlib.suppress(OSError, ValueError):  # "max" is no number
-            limits.append(int((cgroup / "memory.max").read_text()))
+            limits[cgroup] = int((cgroup / "memory.max").read_text())
         if cgroup == _CGROUPS:
             break
     return limits

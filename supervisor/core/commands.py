@@ -51,6 +51,14 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Prefetch:
+    """Read these files into the page cache, and no longer those of the last such command; without any, none. `paths`
+    are as presets have them: of a model in several shards the first."""
+
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Remember:
     """Keep what the model was seen to need, for the next time it is to be loaded."""
 
@@ -148,6 +156,7 @@ Command = (
     | Kill
     | Probe
     | Measure
+    | Prefetch
     | Remember
     | KeepVocabulary
     | Grant

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from supervisor.core import events, refusals
-from supervisor.core.commands import Announce, CloseListener, Command, Exit, KeepVocabulary, Measure, Remember
+from supervisor.core.commands import (
+    Announce,
+    CloseListener,
+    Command,
+    Exit,
+    KeepVocabulary,
+    Measure,
+    Prefetch,
+    Remember,
+)
 from supervisor.core.events import Event
 from supervisor.core.fleet_state import WEB, Instance, Model, grow, new_model
 from supervisor.core.lifecycle import Lifecycle
@@ -68,7 +77,7 @@ class Fleet:
         self._dispatch(event, now)
         self._settle_all(now)
         if self.stopping:
-            self.loading.due = None
+            self.loading.rest()
             self._leave(now)
         else:
             self._touched.update(dict.fromkeys(self.loading.place(self.models, self.policy, now)))
@@ -79,7 +88,8 @@ class Fleet:
         self._tell_of_queues()
         self._settled.clear()
         # These fork; whom a lease is granted, or a model that is started, need not wait for that.
-        commands = sorted(self.lifecycle.commands, key=lambda command: isinstance(command, Measure | KeepVocabulary))
+        forks = Measure | KeepVocabulary | Prefetch
+        commands = sorted(self.lifecycle.commands, key=lambda command: isinstance(command, forks))
         self.lifecycle.commands.clear()
         return commands
 

@@ -20,7 +20,8 @@ Plain = dict[str, Any]
 @dataclass
 class _Record:
     """A fleet between two events. `granted` are the leases that no model's queue has, `timed` the names of the
-    instances that have deadlines, `claims` those of models and their replicas, and whether it is a further one."""
+    instances that have deadlines, `claims` those of models and their replicas, and whether it is a further one, and
+    `prefetched` the files that are read ahead."""
 
     policy: Policy
     aliases: dict[str, str]
@@ -33,6 +34,7 @@ class _Record:
     claims: list[tuple[str, str, bool]]
     chosen: str | None
     due: float | None
+    prefetched: tuple[str, ...]
     last_launch: int
 
 
@@ -51,6 +53,7 @@ def record(fleet: Fleet) -> Plain:
             claims=[(claim.model.name, claim.replica.name, claim.further) for claim in fleet.loading.claims],
             chosen=fleet.loading.chosen,
             due=fleet.loading.due,
+            prefetched=fleet.loading.prefetched,
             last_launch=fleet.lifecycle.last_launch,
         ),
         mode="json",
@@ -75,7 +78,7 @@ def restored(plain: Mapping[str, Any]) -> Fleet:
         claims = [Claim(fleet.models[name], by_name[replica], further) for name, replica, further in told.claims]
     except KeyError as error:
         raise ValueError(f"nothing is named {error}") from None
-    fleet.loading.restore(claims, told.chosen, told.due)
+    fleet.loading.restore(claims, told.chosen, told.due, told.prefetched)
     if record(fleet) != plain:
         raise ValueError("it tells of more or of less than is known here of a fleet")
     return fleet

@@ -108,6 +108,15 @@ def llama_options(preset: Preset, trained_context: int) -> LlamaOptions:
     )
 
 
+def cached_files(preset: Preset) -> tuple[str, ...]:
+    """The files that a server of `preset` reads through the page cache to load: the model (of several shards the
+    first), the projector and an adapter. None where they are not known, or are read past it (direct I/O)."""
+    options = _Options(preset.options)
+    direct = options.flag("direct_io", "dio") or str(options.first("load_mode", "lm")) == "dio"
+    named = () if direct else (preset.model, preset.mmproj, options.first("lora", "lora_path"))
+    return tuple(path for path in named if isinstance(path, str))
+
+
 class _Options:
     """A preset's options by the names both backends use: no dashes before, underscores within."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from supervisor.core.commands import Announce
+from supervisor.core.commands import Announce, Prefetch
 from supervisor.core.fleet_state import Model
 from supervisor.core.lifecycle import Lifecycle
+from supervisor.core.llama_options import cached_files
 from supervisor.core.operators import Operators
 from supervisor.core.placement import Claim, MakeRoom, NeverFits, Start, Wait, claim_of, next_step
 from supervisor.core.policy import Policy
@@ -16,11 +17,12 @@ from supervisor.core.scheduler import Scheduler
 
 class Loading:
     """The claims of all models, by name. `chosen` is the model for which room is being made; `due` when time alone may
-    change what is next."""
+    change what is next. `prefetched` are the files that were last asked to be read ahead of a load."""
 
     def __init__(self, lifecycle: Lifecycle, scheduler: Scheduler, operators: Operators) -> None:
         self.chosen: str | None = None
         self.due: float | None = None
+        self.prefetched: tuple[str, ...] = ()
         self._claims: dict[str, Claim] = {}
         self._lifecycle = lifecycle
         self._scheduler = scheduler
@@ -31,10 +33,12 @@ class Loading:
         """What is to be started."""
         return list(self._claims.values())
 
-    def restore(self, claims: Iterable[Claim], chosen: str | None, due: float | None) -> None:
+    def restore(
+        self, claims: Iterable[Claim], chosen: str | None, due: float | None, prefetched: tuple[str, ...]
+    ) -> None:
         """Go on where another program left off."""
         self._claims = {claim.model.name: claim for claim in claims}
-        self.chosen, self.due = chosen, due
+        self.chosen, self.due, self.prefetched = chosen, due, prefetched
 
     @property
     def claimants(self) -> list[str]:
@@ -60,6 +64,7 @@ class Loading:
             self._start(claim, now)  # it fails at once and takes no room, so none is made
             touched.append(claim.model.name)
         self.due = None
+        following: Claim | None = None
         while step := next_step(self._claims.values(), models.values(), policy, self.chosen, now):
             match step:
                 case Start():
@@ -71,9 +76,25 @@ class Loading:
                     self._refuse(step, now)
                     touched.append(step.claim.model.name)
                 case Wait():
-                    self.due = step.until
+                    self.due, following = step.until, step.next
                     break
+        self._prefetch(following, models)
         return touched
+
+    def rest(self) -> None:
+        """Nothing is loaded any more."""
+        self.due = None
+        self._prefetch(None, {})
+
+    def _prefetch(self, claim: Claim | None, models: dict[str, Model]) -> None:
+        """Have the files of the claim read from when running requests keep it from its room until it gets it. A server
+        that nobody uses is gone too soon for that."""
+        paths = () if claim is None else cached_files(claim.model.preset)
+        if paths != self.prefetched and not any(each.draining for model in models.values() for each in model.replicas):
+            paths = ()
+        if paths != self.prefetched:
+            self.prefetched = paths
+            self._lifecycle.commands.append(Prefetch(paths))
 
     def _start(self, claim: Claim, now: float) -> None:
         model = claim.model

@@ -58,9 +58,11 @@ class NeverFits:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing to do before `until`, unless something else happens; None: time alone changes nothing."""
+    """Nothing to do before `until`, unless something else happens; None: time alone changes nothing. `next` is the
+    claim that gets the room which is on its way."""
 
     until: float | None
+    next: Claim | None = None
 
 
 Step = Start | MakeRoom | NeverFits | Wait
@@ -210,7 +212,7 @@ def _step(claim: Claim, floor: _Floor, chosen: str | None, now: float) -> Step:
     if (not short or not (others or leaving)) and floor.has_room_for(claim):  # 2
         return Start(claim)
     if leaving and floor.has_room_for(claim, leaving):  # 3
-        return Wait(None)
+        return Wait(None, claim)
     if not claim.may_evict:
         return Wait(None)
     everything = (*leaving, *(each for model in others for each in model.occupying if not each.leaving))

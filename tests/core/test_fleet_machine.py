@@ -13,6 +13,7 @@ Invariants, checked after every step:
 9. no load is planned beyond the memory budget
 10. it can be shown at any time, and no two replicas share a name
 11. a program that takes it over decides as the one before would have
+12. files are read ahead for a model that is to be started, while something leaves, and for no other
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from supervisor.core import events, handover, placement
-from supervisor.core.commands import Command, Exit, Grant, Refuse, Spawn, Terminate
+from supervisor.core.commands import Command, Exit, Grant, Prefetch, Refuse, Spawn, Terminate
 from supervisor.core.events import (
     Asked,
     Ended,
@@ -76,6 +77,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.processes: dict[int, str] = {}
         self.waiting: dict[int, str] = {}
         self.granted: dict[int, int] = {}
+        self.prefetched: tuple[str, ...] = ()
         self.numbers = 0
         self.over = False
 
@@ -117,6 +119,9 @@ class FleetMachine(RuleBasedStateMachine):
                 hangs = hangs or (isinstance(event, Notified) and event.stuck)
                 assert not held or hangs or isinstance(event, events.Tick | events.StopAsked), "4"
                 assert not held or hangs or ending.kind is not Kind.EVICTED, "4"
+            case Prefetch():
+                assert command.paths != self.prefetched, "12"
+                self.prefetched = command.paths
             case Exit():
                 assert not self.processes
                 self.over = True
@@ -283,6 +288,15 @@ class FleetMachine(RuleBasedStateMachine):
             if model.waiting and model.state is State.STOPPED and not any(each.leaving for each in self.instances()):
                 idle = [other for other in self.fleet.models.values() if placement.is_idle(other)]
                 assert not idle or not self.would_do(model, idle), "8"
+
+    @invariant()
+    def what_is_read_ahead_is_waited_for(self) -> None:
+        assert self.fleet.loading.prefetched == self.prefetched, "12"
+        if self.prefetched:
+            [model] = [each for each in self.fleet.models.values() if (each.preset.model,) == self.prefetched]
+            assert not model.removed and (model.waiting or model.wanted) and not self.fleet.stopping, "12"
+            assert any(each.state is State.STOPPED for each in model.replicas), "12"
+            assert any(each.leaving for each in self.instances()), "12"
 
     def instances(self) -> list[Instance]:
         return [each for model in self.fleet.models.values() for each in model.replicas]

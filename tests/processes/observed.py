@@ -5,6 +5,8 @@ Everything that waits does so on such an event and gives up at DEADLINE.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import select
 import signal
@@ -14,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
+
+import pytest
 
 DEADLINE = 20.0
 
@@ -162,3 +166,34 @@ def bytes_used(pid: int) -> int:
     """Resident memory."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(fields["VmRSS"].split()[0]) * 1024
+
+
+def cached_bytes(path: Path) -> int:
+    """How much of a file, which has to be this user's, is in the page cache; mincore(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = path.stat().st_size
+    pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as mapped:
+        start = ctypes.c_char.from_buffer(mapped)
+        failed = libc.mincore(ctypes.byref(start), ctypes.c_size_t(size), pages)
+        del start
+    assert not failed, os.strerror(ctypes.get_errno())
+    return min(sum(page & 1 for page in pages) * mmap.PAGESIZE, size)
+
+
+def comes_to_be_cached(path: Path) -> None:
+    """Wait until all of a file is, as what the kernel reads ahead may still be on its way."""
+    deadline = time.monotonic() + DEADLINE
+    while (cached := cached_bytes(path)) < path.stat().st_size:
+        if time.monotonic() > deadline:
+            raise Timeout(f"of {path} only {cached} bytes are cached")
+
+
+def dropped_from_cache(path: Path) -> Path:
+    """The file, of which no page is cached afterwards; where that can't be had, the test is skipped."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if cached_bytes(path):
+        pytest.skip(f"{path} stays in the page cache: it is not on a disk")
+    return path

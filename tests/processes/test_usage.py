@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from supervisor import usage
-from supervisor.usage import Nvidia, machine_memory, process_usage
+from supervisor.usage import Nvidia, cache_room, machine_memory, process_usage
 
 MIB = 2**20
 # Has 64 MiB of its own, and a file of 32 MiB mapped and read.
@@ -202,8 +202,32 @@ def test_the_least_of_what_limits_it(proc: Path, cgroup: str | None, limits: dic
     assert machine_memory(NoGpus()) == {"host": expected * 1024}
 
 
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, 600 * 1024),
+        ({"a": "max", "a/b": "max"}, 600 * 1024),
+        ({"a": "800000", "a/b": "max"}, 800_000 - 700_000 + 500_000 - 1_000 - 40_000),
+        ({"a": "900000000", "a/b": "800000"}, 800_000 - 700_000 + 500_000 - 1_000 - 40_000),
+        ({"a": "900000000"}, 600 * 1024),
+    ],
+)
+def test_the_room_for_files(proc: Path, limits: dict[str, str], expected: int) -> None:
+    (proc / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 1000 kB\nMapped: 400 kB\nHugePages_Total: 0\n")
+    (proc / "self").mkdir()
+    (proc / "self" / "cgroup").write_text("0::/a/b\n")
+    for path, limit in limits.items():
+        folder = usage._CGROUPS / path
+        folder.mkdir(parents=True)
+        (folder / "memory.max").write_text(limit)
+        (folder / "memory.current").write_text("700000\n")
+        (folder / "memory.stat").write_text("anon 150000\nfile 500000\nshmem 1000\nfile_mapped 40000\n")
+    assert cache_room() == expected
+
+
 def test_without_proc_nothing_is_known(proc: Path) -> None:
     assert machine_memory(NoGpus()) == {}
+    assert cache_room() == 0
 
 
 def test_this_machine() -> None:
