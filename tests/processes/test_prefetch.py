@@ -66,7 +66,7 @@ def heard(supervisor: Supervisor) -> str:
 def test_it_lives_until_the_model_is_launched(supervisor: Supervisor) -> None:
     draining = Draining(supervisor)
     visitor = reader(supervisor)
-    assert heard(supervisor) == f"{weights(supervisor)} {min(19, os.nice(0) + 19)}\n"
+    assert heard(supervisor) == f"{weights(supervisor)} {min(19, os.nice(0) + 10)}\n"
     assert not draining.waiting.answered and visitor.alive
     draining.running.release()
     draining.waiting.grant()
