@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from supervisor.usage import cache_room
 
 STEP = 16 * 2**20
-SAMPLE = 2**20  # one page of so many bytes is looked at to tell whether they are cached
+SAMPLE = 2**20  # of so many bytes one page is looked at, to tell whether they are cached
 SPARE = 512 * 2**20  # what is left to whoever else needs memory meanwhile
 
 
