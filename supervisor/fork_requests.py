@@ -33,6 +33,26 @@ class Asker(Protocol):
 
 
 @dataclass(frozen=True)
+class Instead:
+    """Asks on behalf of another. If that is refused, `and_then` is called, and then `elsewhere` asks somebody else; it
+    returns whether it could."""
+
+    asker: Asker
+    elsewhere: Callable[[], bool]
+    and_then: Callable[[], None]
+
+    def forked(self, launch: int, process: Child) -> None:
+        """As the other is told."""
+        self.asker.forked(launch, process)
+
+    def refused(self, launch: int) -> None:
+        """Only when there is nobody else."""
+        self.and_then()
+        if not self.elsewhere():
+            self.asker.refused(launch)
+
+
+@dataclass(frozen=True)
 class _Asked:
     """A request under way: the read end of the log pipe, where to write that it may go, when to give up (monotonic)."""
 

@@ -118,8 +118,8 @@ class Forkserver:
         if self._needed and self._leaving:
             self._start()
         elif self._needed:
-            reason = _reason(result)
-            self._restart(self._why or reason.text, for_good=reason.permanent)
+            ended = reason(result)
+            self._restart(self._why or ended.text, for_good=ended.permanent)
         if requests is not None:
             requests.refuse_all()
 
@@ -197,7 +197,8 @@ class Forkserver:
         self._process = None
 
 
-def _reason(result: os.waitid_result) -> EndReason:
+def reason(result: os.waitid_result) -> EndReason:
+    """How a process ended."""
     if result.si_code == os.CLD_EXITED:
         return EndReason(Kind.EXITED, code=result.si_status)
     return EndReason(Kind.KILLED, signal=result.si_status)

@@ -13,23 +13,25 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supervisor import fork_requests, forking
 from supervisor.backends import llama_cpp_python
 from supervisor.child import Child
 from supervisor.core import vocabularies
 from supervisor.core.preset import Preset
-from supervisor.core.quantities import readable_size
-from supervisor.fork_requests import Asker, ForkRequests
+from supervisor.core.quantities import format_duration, readable_size
+from supervisor.fork_requests import Asker, ForkRequests, Instead
 from supervisor.forking import NAME, Forkserver
 from supervisor.guard import Guard
 from supervisor.logs import Journal, LogBook, Source
 from supervisor.loop import Loop
 
 READ_SECONDS = 60.0  # in which a vocabulary must be read
+RETRY_SECONDS = 600.0  # after which one that could not be read, or took too much, is tried again
 _PRIVATE = re.compile(r"^Private_\w+: +(\d+) kB$", re.M)
 
 
@@ -71,7 +73,7 @@ class Keepers:
         self._wanted: _Wanted | None = None
         self._keepers: dict[str, _Keeper] = {}  # by path, the one used last at the end
         self._ending: dict[int, _Keeper] = {}  # by pid, killed and yet to be reaped
-        self._futile: set[str] = set()
+        self._futile: dict[str, float] = {}  # by path, when to try again (monotonic)
         self._next: dict[str, Preset] = {}  # by path, those to be kept once the one that is read has been
         loop.timed.append(self)
 
@@ -86,16 +88,20 @@ class Keepers:
         self._futile.clear()
         paths = {preset.model for preset in presets}
         self._next = {path: preset for path, preset in self._next.items() if path in paths}
+        if self._wanted is not None and self._wanted.path not in paths:
+            self._call_off_wanted()
         for path in self._keepers.keys() - paths:
             self._drop(self._keepers[path])
         self._drop_surplus()
 
     def keep(self, preset: Preset) -> None:
         """Have the vocabulary of this model read and kept, unless it is. One at a time, as each takes a processor."""
-        path = preset.model
+        path, settings = preset.model, llama_cpp_python.settings(preset)
         if path is None or not self._limit or not llama_cpp_python.can_be_forked(preset):
             return
-        if path in self._keepers or path in self._futile:
+        if path in self._keepers or not vocabularies.suits(settings):
+            return
+        if time.monotonic() < self._futile.get(path, 0.0):
             return
         if self._is_reading:
             self._next[path] = preset
@@ -109,7 +115,6 @@ class Keepers:
                 go = os.dup(ours.fileno())
             except OSError:
                 return
-            settings = llama_cpp_python.settings(preset)
             if self._forkserver.fork_keeper(self, self._number, preset.name, settings, theirs.detach(), go):
                 self._wanted = _Wanted(self._number, preset.name, path, ours)
                 unless_asked.pop_all()
@@ -119,7 +124,9 @@ class Keepers:
         wanted, self._wanted = self._wanted, None
         assert wanted is not None and wanted.number == launch
         source = Source(NAME, 0, process.pid, process.log, NAME)
-        requests = ForkRequests(self._loop, wanted.control, lambda: self._has_read(keeper), self._cannot_fork)
+        requests = ForkRequests(
+            self._loop, wanted.control, lambda: self._has_read(keeper), lambda why: self._gives_up(keeper, why)
+        )
         by = time.monotonic() + READ_SECONDS
         keeper = _Keeper(wanted.name, wanted.path, by, process, source, requests)
         self._keepers[keeper.path] = keeper
@@ -141,9 +148,9 @@ class Keepers:
             return self._forkserver.fork(asker, launch, name, env, call)
 
         keeper = self._keepers.get(call["settings"]["model"])
-        if keeper is None or keeper.size is None:
+        if keeper is None or keeper.size is None or not vocabularies.suits(call["settings"]):
             return by_forkserver()
-        through = _Through(asker, by_forkserver, lambda: self._drop(keeper))
+        through = Instead(asker, by_forkserver, lambda: self._drop(keeper))
         if not keeper.requests.fork(through, launch, name, env, call):
             return by_forkserver()
         self._keepers[keeper.path] = self._keepers.pop(keeper.path)
@@ -166,9 +173,10 @@ class Keepers:
         """Drop those that do not answer: they may be stopped, or hang in reading a file."""
         for keeper in list(self._keepers.values()):
             if keeper.requests.hangs(now):
+                self._gives_up(keeper, f"it did not fork within {format_duration(fork_requests.FORK_SECONDS)}")
                 self._drop(keeper)
             elif keeper.size is None and keeper.by <= now:
-                self._futile.add(keeper.path)
+                self._gives_up(keeper, f"it was not read within {format_duration(READ_SECONDS)}")
                 self._drop(keeper)
 
     def reap(self, pid: int) -> bool:
@@ -185,8 +193,7 @@ class Keepers:
         """Keep nothing; what a keeper was asked for, the forkserver is, or whoever asked hears that there is none."""
         self._next.clear()
         if self._wanted is not None:
-            self._forkserver.call_off(self._wanted.number)
-            self.refused(self._wanted.number)
+            self._call_off_wanted()
         for keeper in list(self._keepers.values()):
             self._drop(keeper)
 
@@ -205,8 +212,11 @@ class Keepers:
 
     def _has_read(self, keeper: _Keeper) -> None:
         keeper.size = _private_bytes(keeper.process.pid)
-        kept = f"the vocabulary of {keeper.name} is kept, {readable_size(keeper.size)}"
-        self._journal.write(f"llama-router: {kept}", fields={"MODEL": keeper.name})
+        takes = readable_size(keeper.size)
+        if keeper.size > self._limit:
+            self._gives_up(keeper, f"it takes {takes}, and keep_vocabularies is {readable_size(self._limit)}")
+        else:
+            self._tell(keeper, f"the vocabulary of {keeper.name} is kept, {takes}")
         self._drop_surplus()
         self._keep_next()
 
@@ -214,14 +224,23 @@ class Keepers:
         if self._next and not self._is_reading:
             self.keep(self._next.pop(next(iter(self._next))))
 
-    def _cannot_fork(self, why: str) -> None:
-        self._journal.write(f"llama-router: a kept vocabulary is given up: {why}")
+    def _gives_up(self, keeper: _Keeper, why: str) -> None:
+        """Say why it is of no use; one that was never of any is not tried again for a while."""
+        if keeper.size is None or keeper.size > self._limit:
+            self._futile[keeper.path] = time.monotonic() + RETRY_SECONDS
+        self._tell(keeper, f"the vocabulary of {keeper.name} is not kept: {why}")
+
+    def _tell(self, keeper: _Keeper, what: str) -> None:
+        self._journal.write(f"llama-router: {what}", fields={"MODEL": keeper.name})
+
+    def _call_off_wanted(self) -> None:
+        assert self._wanted is not None
+        self._forkserver.call_off(self._wanted.number)
+        self.refused(self._wanted.number)
 
     def _drop_surplus(self) -> None:
         sizes = {path: keeper.size for path, keeper in self._keepers.items() if keeper.size is not None}
         for path in vocabularies.surplus(sizes, self._limit):
-            if sizes[path] > self._limit:
-                self._futile.add(path)
             self._drop(self._keepers[path])
 
     def _drop(self, keeper: _Keeper) -> None:
@@ -243,8 +262,7 @@ class Keepers:
             return
         if self._keepers.get(keeper.path) is keeper:
             keeper.requests.receive()
-            if keeper.size is None:
-                self._futile.add(keeper.path)
+            self._gives_up(keeper, f"its process {forking.reason(result).text}")
             self._drop(keeper)
         os.waitid(os.P_PIDFD, keeper.process.pidfd, os.WEXITED)
         self._logbook.drain(keeper.source)
@@ -261,25 +279,6 @@ class Keepers:
     def _read_log(self, keeper: _Keeper) -> None:
         if not self._logbook.read(keeper.source):
             self._loop.unwatch(keeper.process.log)
-
-
-@dataclass(frozen=True)
-class _Through:
-    """Asks a keeper on behalf of another, and the forkserver if the keeper refuses."""
-
-    asker: Asker
-    by_forkserver: Callable[[], bool]
-    drop: Callable[[], None]
-
-    def forked(self, launch: int, process: Child) -> None:
-        """As the other sees it."""
-        self.asker.forked(launch, process)
-
-    def refused(self, launch: int) -> None:
-        """Most often because the file is another one by now."""
-        self.drop()
-        if not self.by_forkserver():
-            self.asker.refused(launch)
 
 
 def _private_bytes(pid: int) -> int:

@@ -80,7 +80,7 @@ def keep(settings: Mapping[str, Any]) -> Callable[[], None]:
         return model_server_load.keep(settings)
     except RouterError as error:
         print(error, file=sys.stderr, flush=True)
-        sys.exit(error.exit_code if isinstance(error, CannotLoad) else os.EX_UNAVAILABLE)
+        sys.exit(os.EX_UNAVAILABLE)
 
 
 def serve(settings: Mapping[str, Any], socket_path: Path) -> int:

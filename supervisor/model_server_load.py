@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from supervisor import model_server_app, model_server_vocabulary
 from supervisor.core.llama_options import DEFAULT_CONTEXT
 from supervisor.core.quantities import shown
+from supervisor.core.vocabularies import suits
 from supervisor.errors import RouterError
 from supervisor.model_server_app import Model
 from supervisor.model_server_vocabulary import CannotKeep, Vocabulary
@@ -71,7 +72,7 @@ def load(settings: Mapping[str, Any], on_progress: Callable[[float], None]) -> t
     path = settings.get("model")
     model_settings = _checked(settings)
     _check_files(model_settings)
-    kept = _kept if _kept is not None and _kept.path == path else None
+    kept = _kept if _kept is not None and _kept.path == path and suits(settings) else None
     print(f"loading {path}{', but for its vocabulary' if kept else ''}", file=sys.stderr, flush=True)
     application()
     log = _NativeLog(verbose=model_settings.verbose)
@@ -100,13 +101,13 @@ def keep(settings: Mapping[str, Any]) -> Callable[[], None]:
     """
     global _kept
     path = settings.get("model")
-    _check_files(_checked(settings))
     log = _NativeLog(verbose=False)
     log.is_muted = lambda: True
     try:
+        _check_files(_checked(settings))
         _kept = model_server_vocabulary.read(settings)
-    except (CannotKeep, OSError) as error:
-        why = log.errors[0] if log.errors else error
+    except (CannotLoad, CannotKeep, OSError) as error:
+        why = log.errors[0] if log.errors else str(error).removeprefix(f"cannot load {path}: ")
         raise RouterError(f"cannot keep the vocabulary of {path}: {why}") from None
     return _kept.check
 
@@ -117,9 +118,14 @@ def _load_with(
     """The model, with this vocabulary; None if it can't be loaded so: what is wrong with a file is found again when
     all of it is loaded."""
     try:
-        kept.check()
         with _hooked(on_progress, cap_context=cap_context, vocabulary=kept):
-            return model_server_app.load(settings)
+            model = model_server_app.load(settings)
+        try:
+            kept.check()  # behind the load, during which the file may have been replaced
+        except OSError:
+            model.llama.close()
+            raise
+        return model
     except Exception as error:
         print(f"loading {settings.model} with its vocabulary: {error}", file=sys.stderr, flush=True)
         return None

@@ -17,14 +17,9 @@ from typing import Any
 
 from llama_cpp import llama_cpp as bindings
 
-# A projector (mtmd) takes the vocabulary from the model. The others change what is read, or where from.
-UNSUITABLE = (
-    *("clip_model_path", "kv_overrides", "vocab_only", "lora_path", "lora_base"),
-    *("hf_model_repo_id", "hf_tokenizer_config_path", "hf_pretrained_model_name_or_path"),
-)
 _DEVICE_CPU = 0  # enum ggml_backend_dev_type
 
-Identity = tuple[int, int, int, int]
+Identity = tuple[int, ...]
 
 
 class CannotKeep(Exception):
@@ -59,9 +54,6 @@ class Vocabulary:
 
 def read(settings: Mapping[str, Any]) -> Vocabulary:
     """The vocabulary of the model with these settings. Raises CannotKeep, and OSError if there is no such file."""
-    for name in UNSUITABLE:
-        if settings.get(name):
-            raise CannotKeep(f"not with {name}")
     path = str(settings["model"])
     identity = _identity(path)
     params = bindings.llama_model_default_params()
@@ -79,7 +71,9 @@ def read(settings: Mapping[str, Any]) -> Vocabulary:
     told = _metadata(model, _size_key(architecture))
     if told is not None and int(told) != tokens:
         raise CannotKeep(f"it has {tokens} tokens, and its metadata says {int(told)}")
-    return Vocabulary(path, identity, pointer, tokens, architecture)
+    vocabulary = Vocabulary(path, identity, pointer, tokens, architecture)
+    vocabulary.check()
+    return vocabulary
 
 
 def _refuse_devices() -> None:
@@ -105,4 +99,5 @@ def _metadata(model: Any, key: bytes) -> bytes | None:
 
 def _identity(path: str) -> Identity:
     found = os.stat(path)  # noqa: PTH116 - Path would accept "" as "."
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    # ctime too: rsync and `touch -r` set the other one.
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from supervisor.core.commands import KeepVocabulary, Spawn
 from supervisor.core.events import Goal, PresetsChanged
 from supervisor.core.policy import Policy
-from supervisor.core.vocabularies import surplus
+from supervisor.core.vocabularies import MOST, suits, surplus
 from tests.core.driver import Driver, preset
 
 ONE = Policy(max_models=1)
@@ -57,10 +57,18 @@ def test_not_of_one_that_ended_otherwise(why: str) -> None:
         ({"b": 3, "a": 9}, 5, ["a"]),
         ({"a": 3, "b": 3}, 0, ["a", "b"]),
         ({"a": 0}, 0, []),
+        ({str(number): 1 for number in range(MOST + 2)}, 100, ["0", "1"]),
+        ({"a": 9, **{str(number): 0 for number in range(MOST)}}, 5, ["a"]),
     ],
 )
 def test_which_go(sizes: dict[str, int], limit: int, gone: list[str]) -> None:
     assert surplus(sizes, limit) == gone
+
+
+def test_of_which_settings() -> None:
+    assert suits({"model": "/m.gguf", "n_ctx": 7, "clip_model_path": None, "vocab_only": False})
+    assert not suits({"model": "/m.gguf", "clip_model_path": "/p.gguf"})
+    assert not suits({"model": "/m.gguf", "kv_overrides": ["a=int:1"]})
 
 
 @given(st.lists(st.integers(0, 20), max_size=6), st.integers(0, 40))

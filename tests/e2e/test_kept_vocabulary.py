@@ -45,6 +45,13 @@ def loads(served: Served, name: str) -> list[bool]:
     return [WITHOUT in line for line in served.logs(name) if line.startswith("loading ")]
 
 
+def tokens(served: Served, name: str) -> Any:
+    """What a model makes of a text."""
+    text = "Wörter, 東京 🙂 <|im_start|>user\n<start_of_turn>"
+    url = f"{served.url}/upstream/{name}/extras/tokenize"
+    return requests.post(url, json={"model": name, "input": text}).json()
+
+
 def answers(served: Served, name: str) -> list[Any]:
     """What a model says, of which no part is up to chance."""
     client = served.openai()
@@ -58,11 +65,10 @@ def answers(served: Served, name: str) -> list[Any]:
         response_format={"type": "json_object", "schema": SCHEMA},  # type: ignore[misc, list-item]  # llama.cpp's form
     )
     assert json.loads(limited.choices[0].message.content or "")["city"]
-    text = "Wörter, 東京 🙂 <|im_start|>user\n<start_of_turn>"
-    extras = f"{served.url}/upstream/{name}/extras"
-    tokens = requests.post(f"{extras}/tokenize", json={"model": name, "input": text}).json()
-    back = requests.post(f"{extras}/detokenize", json={"model": name, "tokens": tokens["tokens"]}).json()
-    return [told.choices[0], limited.choices[0].message.content, limited.usage, tokens, back]
+    read = tokens(served, name)
+    url = f"{served.url}/upstream/{name}/extras/detokenize"
+    back = requests.post(url, json={"model": name, "tokens": read["tokens"]}).json()
+    return [told.choices[0], limited.choices[0].message.content, limited.usage, read, back]
 
 
 @pytest.mark.parametrize("weights", ["smollm2", "gemma"])
@@ -116,11 +122,17 @@ def put_in_place(new: Path, path: Path) -> None:
 
 
 def test_options_that_change_what_is_read(swapping: Served) -> None:
-    """Keeping is refused with the reason in the log, and the model is loaded as ever."""
-    swapping.serve("m", context=512, options={"kv_overrides": ["tokenizer.ggml.add_bos_token=bool:true"]})
+    """Of such a model nothing is kept, nor is it given what was kept of another one of the same file."""
+    other = {"kv_overrides": ["tokenizer.ggml.add_bos_token=bool:true", "tokenizer.ggml.bos_token_id=int:5"]}
+    swapping.serve("m", "gemma", context=512, options=other)
+    swapping.serve("plain", "gemma", context=512)
     load(swapping, "m")
-    load(swapping, OTHER)
-    refused = f"cannot keep the vocabulary of {gguf()}: not with kv_overrides"
-    swapping.eventually(lambda: refused in swapping.log.read_text(), refused)
+    before = tokens(swapping, "m")
+    load(swapping, "plain")
+    made_room(swapping, "plain")
     load(swapping, "m")
+    assert tokens(swapping, "m") == before
+    load(swapping, "plain")
+    assert tokens(swapping, "plain") != before
     assert loads(swapping, "m") == [False, False]
+    assert loads(swapping, "plain") == [False, True]

@@ -125,6 +125,8 @@ def test_without_its_keeper_the_forkserver_forks_it(swapping: Swapping, end: str
         gone(supervisor, "m")
     assert is_forked(use(supervisor, "m"))
     assert last_told(supervisor) == "nothing"
+    why = "its process killed by SIGKILL" if end == "killed" else "it did not fork within 300ms"
+    says(supervisor, f"the vocabulary of m is not kept: {why}")
     gone(supervisor, "m")
     use(supervisor, "n")
     says(supervisor, "the vocabulary of m is kept", times=2)
@@ -149,7 +151,7 @@ def test_a_file_that_has_changed(swapping: Swapping) -> None:
     (supervisor.directory / "changed").touch()
     assert is_forked(use(supervisor, "m"))
     assert last_told(supervisor) == "nothing"
-    says(supervisor, "a kept vocabulary is given up: it has changed")
+    says(supervisor, "the vocabulary of m is not kept: it has changed")
     gone(supervisor, "m")
 
 
@@ -158,7 +160,8 @@ def test_a_file_that_has_changed(swapping: Swapping) -> None:
     [
         ("fail=exit:no vocabulary here", "@forkserver [|] no vocabulary here"),
         ("thread", "cannot fork: keeping the vocabulary of m has started 1 threads"),
-        ("pause", ""),
+        ("kill=SEGV", "the vocabulary of m is not kept: its process killed by SIGSEGV"),
+        ("pause", "the vocabulary of m is not kept: it was not read within 2s"),
     ],
 )
 def test_one_that_cannot_keep_is_tried_once(swapping: Swapping, step: str, told: str) -> None:
@@ -223,7 +226,7 @@ def test_they_stay_within_their_limit(swapping: Swapping) -> None:
     says(supervisor, "the vocabulary of m is kept", times=2)
     gone(supervisor, "n")
     use(supervisor, "n")
-    says(supervisor, "the vocabulary of o is kept")
+    says(supervisor, "the vocabulary of o is not kept: it takes [0-9.]+ MiB, and keep_vocabularies is 50")
     gone(supervisor, "o")
     assert keepers(supervisor).keys() == {"m"}
     use(supervisor, "o")
@@ -231,7 +234,7 @@ def test_they_stay_within_their_limit(swapping: Swapping) -> None:
     gone(supervisor, "m")
     use(supervisor, "m")
     assert keepers(supervisor).keys() == {"n"}
-    assert supervisor.log.read_text().count("the vocabulary of o is kept") == 1
+    assert supervisor.log.read_text().count("the vocabulary of o is") == 1
 
 
 @pytest.mark.parametrize("change", ["none kept", "removed"])
@@ -251,6 +254,23 @@ def test_a_reload_drops_what_is_not_wanted(swapping: Swapping, change: str) -> N
         assert not keepers(supervisor)
 
 
+def test_a_preset_that_goes_while_its_keeper_is_asked_for(swapping: Swapping) -> None:
+    supervisor = swapping()
+    forkserver = ready(supervisor)
+    use(supervisor, "m")
+    watch = supervisor.watch("m")
+    supervisor.call("load", model="n")
+    os.kill(forkserver, signal.SIGSTOP)
+    watch.state("stopped")
+    supervisor.remove("m")
+    os.kill(forkserver, signal.SIGCONT)
+    use(supervisor, "n")
+    model(supervisor, "o")
+    use(supervisor, "o")
+    says(supervisor, "the vocabulary of n is kept")
+    assert keepers(supervisor).keys() == {"n"}
+
+
 def test_an_unload_while_it_is_asked(swapping: Swapping) -> None:
     supervisor = swapping()
     pid = kept(supervisor)
@@ -258,7 +278,7 @@ def test_an_unload_while_it_is_asked(swapping: Swapping) -> None:
     gate = supervisor.gate("never")
     model(supervisor, "m", gate.step)
     supervisor.call("load", model="m")
-    supervisor.watch("m").state("starting")
+    supervisor.eventually(lambda: supervisor.model("m")["state"] == "starting", "it is to be forked")
     stopped = supervisor.call("unload", model="m", wait=True)["model"]
     assert (stopped["state"], stopped["reason"]["kind"]) == ("stopped", "requested")
     os.kill(pid, signal.SIGCONT)
