@@ -31,11 +31,13 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     from admin.json_answers import JsonAnswers
     from admin.key_usage import KeyUsage
     from admin.keys import Keys
+    from admin.latest import Latest
     from admin.leases import Leases
     from admin.origin import LOCALHOST, Origins
     from admin.passthrough import Names
     from admin.proxy import Proxy
     from admin.sampling import Sampling
+    from admin.supervision import ANSWER_SECONDS
 
     here = Path(__file__).parent
     inside = here / "templates"  # the wheel carries them inside the package, a checkout beside it
@@ -47,6 +49,8 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False  # else an API path with "//" is answered with an HTML redirect
     app.json = JsonAnswers(app)
+    runtime = app.config["RUNTIME_DIR"]
+    latest = app.extensions["latest"] = Latest(runtime, ANSWER_SECONDS)
     app.register_blueprint(models.blueprint)
     app.register_blueprint(props.blueprint)
     app.register_blueprint(metrics.blueprint)
@@ -54,10 +58,9 @@ def create_app(runtime_dir: str | None = None, state_dir: str | None = None) -> 
     dashboard.register(app)
     app.register_blueprint(streams.blueprint)
     handlers.register(app)
-    runtime = app.config["RUNTIME_DIR"]
-    sampling = app.extensions["sampling"] = Sampling(runtime, app.config["STATE_DIR"], activity)
+    sampling = app.extensions["sampling"] = Sampling(latest, app.config["STATE_DIR"], activity)
     usage = KeyUsage(app.config["STATE_DIR"])
-    proxy = Proxy(app.wsgi_app, Leases(runtime), Names(runtime), origins, activity, sampling, usage)
+    proxy = Proxy(app.wsgi_app, Leases(runtime), Names(latest), origins, activity, sampling, usage)
     keys = app.extensions["keys"] = Keys.of_environment(app.config["STATE_DIR"], os.environ)
     gate = Gate(proxy, keys, app.extensions["llama_router_credentials"])
     trusted = os.environ.get("LLAMA_ROUTER_TRUSTED_PROXIES", "")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from admin.facts import NONE_KNOWN, Facts
 from admin.model_servers import ModelServers, Told
@@ -17,26 +18,55 @@ DETAIL = (
 )
 
 
-class Entries:
-    """Makes them; what does not change is asked once and remembered."""
+class Basis(NamedTuple):
+    """What an entry is made of."""
 
-    def __init__(self, runtime_dir: Path, timeout: float) -> None:
+    model: Json
+    since: int
+    facts: Json
+    meta: Json | None
+    architecture: Json | None
+
+
+class Entries:
+    """Makes them; what does not change is asked once and remembered, and written once for all lists."""
+
+    def __init__(self, runtime_dir: Path, timeout: float, encode: Callable[[Json], bytes]) -> None:
         """`timeout`: seconds to wait for the supervisor."""
         self._facts = Facts(runtime_dir, timeout)
         self._servers = ModelServers()
+        self._encode = encode
+        self._written: dict[str, tuple[Basis, bytes]] = {}
 
     def of(self, models: Iterable[Json], answer: Message) -> list[Json]:
         """The entries of `models`, which are some of the status object `answer`. Raises NotRunning, ProtocolError or
         Refused."""
+        return [entry(basis) for basis in self._bases(models, answer)]
+
+    def written(self, models: Iterable[Json], answer: Message) -> bytes:
+        """The list of the same, as it is sent. Raises as `of`."""
+        entries = [self._write(basis) for basis in self._bases(models, answer)]
+        if len(self._written) > len(answer["models"]):
+            names = {model["name"] for model in answer["models"]}
+            self._written = {name: written for name, written in self._written.items() if name in names}
+        return b'{"data":[' + b",".join(entries) + b'],"object":"list"}\n'
+
+    def _bases(self, models: Iterable[Json], answer: Message) -> list[Basis]:
         models = list(models)
         facts = self._facts.of(answer)
         self._servers.forget_all_but(model["launch"] for model in answer["models"])
         told = self._servers.told(models)
         since = int(answer["since"])
-        return [
-            entry(model, since, facts.get(model["name"], NONE_KNOWN), told.get(model["name"], UNTOLD))
-            for model in models
-        ]
+        return [_basis(model, since, facts, told.get(model["name"], UNTOLD)) for model in models]
+
+    def _write(self, basis: Basis) -> bytes:
+        name = basis.model["name"]
+        before = self._written.get(name)
+        if before is not None and before[0] == basis:
+            return before[1]
+        written = self._encode(entry(basis))
+        self._written[name] = basis, written
+        return written
 
     def one(self, name: str, answer: Message) -> Json:
         """The entry of the model of that name. Raises as `of`, and LookupError if there is none."""
@@ -44,12 +74,17 @@ class Entries:
         return self.of(models, answer)[0]
 
 
-def entry(model: Json, since: int, facts: Json, told: Told) -> Json:
+def _basis(model: Json, since: int, facts: Mapping[str, Json], told: Told) -> Basis:
+    return Basis(model, since, facts.get(model["name"], NONE_KNOWN), told.meta, told.architecture)
+
+
+def entry(basis: Basis) -> Json:
     """A model in llama-server's shape; `created` is when the supervisor started (Unix seconds).
 
     What a running server said of itself goes before what its preset and its file say.
     """
-    meta = told.meta or facts["meta"]
+    model, facts = basis.model, basis.facts
+    meta = basis.meta or facts["meta"]
     status = status_of(model, facts, meta)
     result: Json = {
         "id": model["name"],
@@ -57,9 +92,9 @@ def entry(model: Json, since: int, facts: Json, told: Told) -> Json:
         "tags": [],
         "object": "model",
         "owned_by": "llamacpp",
-        "created": since,
+        "created": basis.since,
         "status": status,
-        "architecture": told.architecture or facts["architecture"],
+        "architecture": basis.architecture or facts["architecture"],
         "source": model.get("source") or "preset",
         "can_remove": False,
     }

@@ -15,6 +15,7 @@ from gevent.lock import RLock
 
 from admin.connection import stopping
 from admin.frames import EVERY, Frame, Frames, reloaded
+from admin.latest import Latest
 from admin.states import Json
 from supervisor.client import Client
 from supervisor.errors import NotRunning, ProtocolError, Refused
@@ -75,10 +76,11 @@ class Watcher:
 class Feed:
     """The watchers of this worker."""
 
-    def __init__(self, runtime_dir: Path, timeout: float, entry_of: EntryOf) -> None:
-        """`timeout`: seconds to wait for each answer of the supervisor."""
+    def __init__(self, runtime_dir: Path, timeout: float, latest: Latest, entry_of: EntryOf) -> None:
+        """`timeout`: seconds to wait for the supervisor."""
         self._runtime_dir = runtime_dir
         self._timeout = timeout
+        self._latest = latest
         self._entry_of = entry_of
         self._joining = RLock()
         self._follower: _Follower | None = None
@@ -87,7 +89,7 @@ class Feed:
         """Watch from now on, what a Watcher `tells`. Raises NotRunning, ProtocolError or Refused."""
         with self._joining:  # one of many who come at once connects
             if self._follower is None or self._follower.ended:
-                self._follower = _Follower(self._runtime_dir, self._timeout, self._entry_of)
+                self._follower = _Follower(self._runtime_dir, self._timeout, self._latest, self._entry_of)
             watcher = Watcher(tells)
             self._follower.watchers.add(watcher)
             return watcher
@@ -105,11 +107,10 @@ class Feed:
 class _Follower:
     """Follows the events and tells `watchers` of them."""
 
-    def __init__(self, runtime_dir: Path, timeout: float, entry_of: EntryOf) -> None:
+    def __init__(self, runtime_dir: Path, timeout: float, latest: Latest, entry_of: EntryOf) -> None:
         self.watchers: set[Watcher] = set()
         self.ended = False
-        self._runtime_dir = runtime_dir
-        self._timeout = timeout
+        self._latest = latest
         self._entry_of = entry_of
         self._names: dict[str, tuple[str, ...]] = {}
         self._client = Client(runtime_dir, timeout=timeout)
@@ -161,8 +162,7 @@ class _Follower:
         return {key: entry[key] for key in INFO if entry[key] is not None}
 
     def _ask(self) -> Message:
-        with Client(self._runtime_dir, timeout=self._timeout) as client:
-            status: Message = client.call("status")["status"]
+        status = self._latest.status()
         # A model that is gone keeps its names, as that is still to be told.
         self._names |= {model["name"]: (model["name"], *model["aliases"]) for model in status["models"]}
         return status

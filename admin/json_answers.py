@@ -22,3 +22,7 @@ class JsonAnswers(DefaultJSONProvider):
             except (UnicodeEncodeError, OverflowError, TypeError):
                 pass
         return super().dumps(obj, **kwargs)
+
+    def piece(self, obj: Any) -> bytes:
+        """A part of an answer, as the whole would have it."""
+        return self.dumps(obj, separators=(",", ":")).encode()

@@ -37,9 +37,9 @@ Json = dict[str, Any]
 def set_up(state: Any) -> None:
     """What the models API of an application remembers."""
     runtime_dir = state.app.config["RUNTIME_DIR"]
-    entries = Entries(runtime_dir, ANSWER_SECONDS)
+    entries = Entries(runtime_dir, ANSWER_SECONDS, state.app.json.piece)
     state.app.extensions["models.entries"] = entries
-    state.app.extensions["models.feed"] = Feed(runtime_dir, ANSWER_SECONDS, entries.one)
+    state.app.extensions["models.feed"] = Feed(runtime_dir, ANSWER_SECONDS, state.app.extensions["latest"], entries.one)
 
 
 @blueprint.get("/health")
@@ -51,7 +51,7 @@ def health() -> Json:
 
 @blueprint.get("/models")
 @blueprint.get("/v1/models")
-def list_models() -> Json:
+def list_models() -> Response:
     """Every model; any ?reload= rereads the presets first. Raises Refused when they can't be used."""
     caller = caller_of(request.environ)
     if request.args.get("reload"):
@@ -59,7 +59,7 @@ def list_models() -> Json:
         caller.check_manages_all()
         ask("reload")
     answer = status()
-    return {"data": _entries().of(seen(caller, answer["models"]), answer), "object": "list"}
+    return Response(_entries().written(seen(caller, answer["models"]), answer), mimetype="application/json")
 
 
 @blueprint.get("/models/<path:name>")

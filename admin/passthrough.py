@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from admin.callers import Caller
-from supervisor.client import Client
+from admin.latest import Latest
 from supervisor.errors import Refused
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 PREFIX = "/upstream/"
 KNOWN_SECONDS = 1.0
-ANSWER_SECONDS = 5.0
 MAX_SEGMENTS = 16  # of a path, that may be part of a name
 
 # What may stand in a path or a query as it is (RFC 3986), "%" included: it is encoded already.
@@ -32,8 +30,8 @@ QUERY_CHARACTERS = f"{PATH_CHARACTERS}?[]"
 class Names:
     """Every model's name and aliases, as they were at most KNOWN_SECONDS ago, or as they are if one is missing."""
 
-    def __init__(self, runtime_dir: Path) -> None:
-        self._runtime_dir = runtime_dir
+    def __init__(self, latest: Latest) -> None:
+        self._latest = latest
         self._known: Mapping[str, tuple[str, ...]] = {}  # all names of a model by each of them
         self._fallback: str | None = None
         self._until = 0.0
@@ -64,8 +62,7 @@ class Names:
             caller.check_sees(name, self._known[name])
 
     def _ask(self) -> None:
-        with Client(self._runtime_dir, timeout=ANSWER_SECONDS) as client:
-            status = client.call("status")["status"]
+        status = self._latest.status()
         models = [(model["name"], *model["aliases"]) for model in status["models"]]
         # A name goes before an alias, as for the supervisor.
         self._known = {alias: names for names in models for alias in names} | {names[0]: names for names in models}

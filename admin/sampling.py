@@ -18,7 +18,7 @@ from typing import Any
 import gevent
 
 from admin.activity import Activity
-from supervisor.client import Client
+from admin.latest import Latest
 from supervisor.errors import NotRunning, ProtocolError, Refused
 
 log = logging.getLogger("gunicorn.error.admin")
@@ -26,7 +26,6 @@ log = logging.getLogger("gunicorn.error.admin")
 LOCK = "sampling.lock"
 SAMPLE_SECONDS = 10.0
 SEEN_SECONDS = 1.0  # until the first sample of what somebody looks at
-ANSWER_SECONDS = 5.0
 KEPT_SECONDS = 86400
 MAX_SAMPLES = 500_000
 TRIM_AT_ONCE = 5_000
@@ -44,8 +43,8 @@ Json = dict[str, Any]
 class Sampling:
     """Takes samples in this worker, if no other one does."""
 
-    def __init__(self, runtime_dir: Path, state_dir: Path, activity: Activity) -> None:
-        self._runtime_dir = runtime_dir
+    def __init__(self, latest: Latest, state_dir: Path, activity: Activity) -> None:
+        self._latest = latest
         self._state_dir = state_dir
         self._activity = activity
         self._running = False
@@ -103,8 +102,7 @@ class Sampling:
     def _take(self) -> bool:
         """One sample of each model; False when there is none to take."""
         try:
-            with Client(self._runtime_dir, timeout=ANSWER_SECONDS) as client:
-                models = client.call("status")["status"]["models"]
+            models = self._latest.status()["models"]
         except (NotRunning, ProtocolError, Refused):
             return False
         now = int(time.time())

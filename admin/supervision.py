@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import current_app
 
+from admin.latest import Latest
 from admin.sampling import Sampling
 from supervisor.client import Client
 from supervisor.protocol import Message
@@ -29,7 +30,8 @@ def ask(op: str, **fields: Any) -> Message:
 def status() -> Message:
     """The status object, supervisor/core/status.py. Whoever looks at loaded models will want charts of them. Raises
     NotRunning or ProtocolError."""
-    answer: Message = ask("status")["status"]
+    latest: Latest = current_app.extensions["latest"]
+    answer = latest.status()
     sampling: Sampling = current_app.extensions["sampling"]
     sampling.saw(answer["models"])
     return answer

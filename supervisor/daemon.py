@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-from supervisor import __version__, access, child, descriptors, exposure, preset_origins, protocol
+from supervisor import access, child, descriptors, exposure, preset_origins, protocol
 from supervisor.announcements import Announcements, Record
 from supervisor.aside import Aside
 from supervisor.backends import missing_program
@@ -24,8 +24,6 @@ from supervisor.core.config import Listen, Log, parse_listen
 from supervisor.core.events import Begin, PresetsChanged, StopAsked, TakenOver
 from supervisor.core.fleet import Fleet
 from supervisor.core.preset import Preset
-from supervisor.core.secrets import without_secrets
-from supervisor.core.status import fleet_status
 from supervisor.directories import Directories, check_socket_length, make_private
 from supervisor.effects import Effects
 from supervisor.errors import CannotCreate, ConfigurationError, Problem
@@ -47,17 +45,17 @@ from supervisor.prefetching import Prefetching
 from supervisor.preset_files import PresetFiles
 from supervisor.preset_paths import absolute
 from supervisor.probes import Probes
-from supervisor.protocol import WEB, Message
+from supervisor.protocol import WEB
 from supervisor.reading import Reading
 from supervisor.reexec import Reexec
 from supervisor.runtime_lock import held
 from supervisor.signals import STOP, Signals
+from supervisor.status_book import StatusBook
 from supervisor.succession import Succession
 from supervisor.systemd import Systemd
 
 NOTIFY_NAME = "notify.sock"
 LONGEST_SOCKET_NAME = "1000000000.sock"
-MOST_NOTICES = 50
 
 
 def run(
@@ -139,7 +137,7 @@ class Daemon:
         self.started = inherited.since if inherited else time.time()
         self.lock = lock
         self.listener = listener
-        self._runtime, self._state_dir = directories.runtime, directories.state
+        self._runtime, self.state_dir = directories.runtime, directories.state
         self.memory = memory
         self.facts = FactBook(memory.header, inherited.revision if inherited else 0)
         self.links: list[str] = []
@@ -178,7 +176,7 @@ class Daemon:
             self.loop,
             self.announcements,
             self.logbook,
-            status=self.status,
+            status=StatusBook(self).told,
             facts=lambda: self.facts.of(self.configured.running),
             reload=self._reload,
             autoload=lambda: self.configured.running.config.autoload,
@@ -237,7 +235,7 @@ class Daemon:
 
     def begin(self, configuration: Configuration) -> None:
         """What is done and told at the start, before the loop runs."""
-        link = access.link_at_start(self._state_dir, self._runtime, self._warn)
+        link = access.link_at_start(self.state_dir, self._runtime, self._warn)
         self.links = [] if link is None else [f"to sign in, {access.link_line(self.listener.url, link)}"]
         self.configured.tell_faults(configuration.faults)
         self._tell_unenforced(configuration.presets)
@@ -262,48 +260,8 @@ class Daemon:
         where = self.listener.address
         self._warn(f"{address} is not used: systemd listens on {where}, as llama-router.socket says; change it there")
 
-    def status(self) -> Message:
-        """The status object."""
-        fleet, configuration = self.loop.fleet, self.configured.running
-        picture = fleet_status(fleet, time.time() - time.monotonic())
-        for model in picture["models"]:
-            origin = configuration.origins.get(model["name"])
-            model |= vars(origin) if origin else {"file": None, "line": None, "source": None}
-            model |= self._running_facts(model)
-            incomplete = configuration.presets.get(model["name"]) if model["name"] in configuration.incomplete else None
-            model["incomplete"] = incomplete and self.memory.why_not_whole(incomplete)
-            model["unenforced"] = unenforced(fleet.models[model["name"]].preset, self.cgroups.offered)
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "since": self.started,
-            "listen": _readable(self.listener.address),
-            "url": _readable(self.listener.url),
-            "config": _readable(str(configuration.path)),
-            "models_dir": _readable(str(configuration.models_dir)),
-            "state_dir": _readable(str(self._state_dir)),
-            "notices": [vars(notice) for notice in configuration.notices[:MOST_NOTICES]],
-            "problems": [vars(problem) for problem in self.configured.wrong[:MOST_NOTICES]],
-            **self.configured.needs(configuration),
-            "keys": self.admission.sources(),
-            "autoload": configuration.config.autoload,
-            "controllers": None if self.cgroups.offered is None else sorted(self.cgroups.offered),
-            "fallback": configuration.config.fallback,
-            "revision": self.facts.revision(configuration),
-            **picture,
-        }
-
-    def _running_facts(self, model: Message) -> Message:
-        """Where a model's server answers and how it was started; None where it does not run, or was forked."""
-        launch = model["launch"]
-        argv = None if launch is None else self.children.argv(launch)
-        if argv is None:
-            return {"address": None, "args": None}
-        args = None if model["backend"] == "llama-cpp-python" else without_secrets(argv)
-        return {"address": self.children.address(launch), "args": args}
-
     def _preset_files(self, memory: Memory) -> PresetFiles:
-        return PresetFiles(self.configured, memory, History(self._state_dir / "history"), self.aside, memory.apart)
+        return PresetFiles(self.configured, memory, History(self.state_dir / "history"), self.aside, memory.apart)
 
     def _tell_unenforced(self, presets: Mapping[str, Preset]) -> None:
         """Tell once what each preset asks in vain."""
@@ -375,11 +333,6 @@ def _log(configuration: Configuration) -> Log:
     if log.directory is None:
         return log
     return log.model_copy(update={"directory": absolute(configuration.path.parent, log.directory)})
-
-
-def _readable(path: str) -> str:
-    """A path as text that can be shown anywhere: its bytes need not be UTF-8."""
-    return os.fsencode(path).decode(errors="replace")
 
 
 def _listen_address(configuration: Configuration, listen: str | None) -> Listen:

@@ -39,13 +39,15 @@ class Timed(Protocol):
 
 
 class Loop:
-    """`execute` carries out commands; it must be set before `run`. `exit_code` ends the loop once it is set."""
+    """`execute` carries out commands; it must be set before `run`. `exit_code` ends the loop once it is set. `handled`
+    counts the events that the core took in: while it is the same, so is the fleet."""
 
     execute: Callable[[Command], None]
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.exit_code: int | None = None
+        self.handled = 0
         self.timed: list[Timed] = []
         self._selector = selectors.DefaultSelector()
         self._events: deque[Event] = deque()
@@ -71,7 +73,9 @@ class Loop:
         self._delivering = True
         try:
             while self._events:
-                for command in self.fleet.handle(self._events.popleft(), time.monotonic()):
+                commands = self.fleet.handle(self._events.popleft(), time.monotonic())
+                self.handled += 1
+                for command in commands:
                     self.execute(command)
         finally:
             self._delivering = False

@@ -23,7 +23,8 @@ MAX_WHO = 200
 
 # Told whether to change nothing and only say what would change, and whom to tell that, or what is wrong.
 Reload = Callable[[bool, Callable[[Message | ConfigurationError], None]], None]
-Status = Callable[[], Message]
+# Told what is known already.
+Status = Callable[[str | None], Message]
 
 
 def invalid(message: str) -> Refused:
@@ -65,7 +66,7 @@ class Operations:
         self._handlers: dict[str, Callable[[Connection, Message], None]] = {
             "lease": self._lease,
             "release": self._release,
-            "status": lambda connection, _: connection.send(protocol.ok(status=self._status())),
+            "status": self._tell_status,
             "facts": self._tell_facts,
             "load": self._ask,
             "unload": self._ask,
@@ -222,6 +223,9 @@ class Operations:
             connection.refuse(answer)
         else:
             connection.send(protocol.ok(**answer))
+
+    def _tell_status(self, connection: Connection, message: Message) -> None:
+        connection.send(protocol.ok(**self._status(_field(message, "known", str, None))))
 
     def _tell_facts(self, connection: Connection, _: Message) -> None:
         told = [{"facts": {"model": name, **facts}} for name, facts in self._facts().items()]

@@ -17,7 +17,9 @@ holds one lease at a time, and **a lease lives as long as its connection**: clos
 withdraws a queued one. A release may come together with the request behind it.
 
     → {"op": "status"}
-    ← {"ok": true, "status": {…}}                                                          see core/status.py
+    ← {"ok": true, "status": {…}, "as_of": "9f86…-17"}                                     see status_book.py
+    → {"op": "status", "known": "9f86…-12"}
+    ← {"ok": true, "status": {…}, "as_of": "9f86…-17", "since": "9f86…-12"}
     → {"op": "facts"}
     ← {"ok": true}, then {"facts": {"model", "args", "preset", "architecture", "meta"}} a line each
     → {"op": "load" | "unload" | "restart" | "reset", "model": M, "wait": true, "strict": false}
@@ -69,6 +71,8 @@ that other files have (`changes` is null then). `why_not` says what keeps a file
 what was replaced at those times, in ns, by saves from `by` that added and removed so many lines. The `file` "@config"
 is config.yaml, which can only be read.
 
+`known` is the `as_of` of an answer that the client has kept. Where the answer has it as `since`, its `models` are only
+those that differ, and all others are as they were, in the order as it was; else it is whole.
 "facts" are the same for as long as `revision` of the status object is: see core/facts.py.
 `wait` answers when it is done, not accepted. `strict` refuses to load what runs and to unload what does not. `autoload`
 absent or null is as configured. `dry_run` changes nothing and tells what a reload would change; both answer once the
@@ -109,8 +113,13 @@ def encode(message: Message) -> bytes:
 
 
 def _encode_anything(message: Message) -> bytes:
-    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False, default=_decode_anything)
     return text.encode(errors="backslashreplace") + b"\n"
+
+
+def piece(message: Message) -> msgspec.Raw:
+    """A part of messages that is encoded once for many."""
+    return msgspec.Raw(encode(message)[:-1])
 
 
 def decode(line: bytes) -> Message:
@@ -124,11 +133,11 @@ def decode(line: bytes) -> Message:
     return message
 
 
-def _decode_anything(line: bytes) -> Any:
+def _decode_anything(line: bytes | msgspec.Raw) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(bytes(line))
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"cannot read control message {line[:80]!r}: {error}") from None
+        raise ProtocolError(f"cannot read control message {bytes(line)[:80]!r}: {error}") from None
 
 
 class LineBuffer:

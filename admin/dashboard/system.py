@@ -18,12 +18,12 @@ from admin.activity import Activity, in_a_thread
 from admin.dashboard.access import Role, needs
 from admin.dashboard.pages import new_blueprint
 from admin.facts import Facts
+from admin.latest import Latest
 from admin.metrics import installed
 from admin.sharing import Shared
 from admin.supervision import ANSWER_SECONDS
 from admin.view import room
 from admin.words import times
-from supervisor.client import Client
 from supervisor.core.quantities import readable_size
 from supervisor.errors import Refused
 
@@ -165,8 +165,8 @@ def versions(answer: Json) -> list[tuple[str, str]]:
 
 def _html(app: Flask, watch: Watch) -> Markup:
     """The part of the page that changes, which is the same for everybody. Raises NotRunning or ProtocolError."""
-    with Client(app.config["RUNTIME_DIR"], timeout=ANSWER_SECONDS) as client:
-        answer: Json = client.call("status")["status"]
+    latest: Latest = app.extensions["latest"]
+    answer = latest.status()
     looked = watch.look(answer)
     memory, cores = looked["memory"], looked["cores"]
     view = {

@@ -169,8 +169,10 @@ class Model:
     def state(self) -> State:
         """How far it is: that of its foremost replica. It has failed with its last one, not with any."""
         states = {replica.state for replica in self.replicas}
-        at_rest = State.FAILED if self.failed and State.FAILED in states else State.STOPPED
-        return next((state for state in _FOREMOST if state in states), at_rest)
+        for state in _FOREMOST:
+            if state in states:
+                return state
+        return State.FAILED if self.failed and State.FAILED in states else State.STOPPED
 
     @property
     def occupying(self) -> list[Instance]:

@@ -18,6 +18,8 @@ class State(StrEnum):
     BACKOFF = "backoff"
     FAILED = "failed"
 
+    __hash__ = str.__hash__  # Enum's is written in Python
+
 
 class Trigger(StrEnum):
     """What moves an instance on."""

@@ -13,28 +13,45 @@ from supervisor.core.reasons import EndReason
 from supervisor.core.states import State
 
 Picture = dict[str, Any]
+Known = tuple[tuple[Any, ...], ...]
 
 MOST_SHOWN = 200
 
 
 def fleet_status(fleet: Fleet, offset: float) -> Picture:
-    """`state`, `counts` by state, `memory`, `queue`, `web`, the web tiers `web_before` it that still finish what they
-    serve, and `models` by name. The shell adds what it alone knows."""
+    """The overview, and `models` by name. The shell adds what it alone knows."""
     models = [model_status(fleet, model, offset) for _, model in sorted(fleet.models.items())]
-    counts = {state.value: 0 for state in State}
-    for model in models:
-        counts[model["state"]] += 1
-    planned = total(memory_of(model, len(model.occupying)) for model in fleet.models.values())
+    return {**overview(fleet, offset), "models": models}
+
+
+def overview(fleet: Fleet, offset: float) -> Picture:
+    """`state`, `counts` by state, `memory`, `queue`, `web`, and the web tiers `web_before` it that still finish what
+    they serve."""
+    states = [model.state for model in fleet.models.values()]
+    running = [model for model in fleet.models.values() if model.occupying]
+    planned = total(memory_of(model, len(model.occupying)) for model in running)
     return {
         "state": _supervisor_state(fleet),
-        "counts": counts,
+        "counts": {state.value: states.count(state) for state in State},
         "max_models": fleet.policy.max_models,
         "memory": {"budget": dict(fleet.policy.budget), "planned": planned},
         "queue": queue_status(fleet, offset),
         "web": instance_status(fleet.web, offset),
         "web_before": [instance_status(each, offset) for each in fleet.web_tiers.earlier],
-        "models": models,
     }
+
+
+def at_rest(model: Model) -> Known | None:
+    """All that is known of a model without a process that nobody waits for: it is shown as before while that is equal.
+    None for any other, which may be shown otherwise for what happens to others or passes outside of the fleet."""
+    if model.waiting:
+        return None
+    known = [tuple(vars(model).values())]
+    for each in model.replicas:
+        if each.launch is not None or each.has_process:
+            return None
+        known.append(tuple(vars(each).values()))
+    return tuple(known)
 
 
 def model_status(fleet: Fleet, model: Model, offset: float) -> Picture:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from fake_supervisor import FakeSupervisor, model
-from web_tier import WebTier
+from web_tier import DEADLINE, WebTier
 
 from admin import sampling
 from admin.activity import Activity
+from admin.latest import Latest
 from admin.sampling import Sampling, keep, samples
 
 USED = {"memory": {"used": {"host": 3, "gpu0": 4}}}
@@ -42,7 +43,7 @@ def test_samples_are_bounded_in_time_and_number(tmp_path: Path, monkeypatch: pyt
 
 def test_one_of_two_takes_them_and_the_other_when_that_one_is_gone(tmp_path: Path) -> None:
     activity = Activity(tmp_path)
-    one, other = (Sampling(tmp_path / "no runtime", tmp_path, activity) for _ in range(2))
+    one, other = (Sampling(Latest(tmp_path / "no runtime", DEADLINE), tmp_path, activity) for _ in range(2))
     assert one._holds_lock() and one._holds_lock()
     assert not other._holds_lock()
     one.close()
@@ -84,10 +85,10 @@ def test_it_begins_with_a_look_at_what_is_loaded(quick: WebTier, supervisor: Fak
 
 def test_it_ends_with_the_last_model_or_the_supervisor(supervisor: FakeSupervisor, tmp_path: Path) -> None:
     activity = Activity(tmp_path)
-    taking = Sampling(supervisor.path.parent, tmp_path, activity)
+    taking = Sampling(Latest(supervisor.path.parent, DEADLINE), tmp_path, activity)
     supervisor.models = [model("m", state="ready")]
     assert taking._take()
     supervisor.models = [model("m")]
     assert not taking._take()
-    assert not Sampling(tmp_path, tmp_path, activity)._take()
+    assert not Sampling(Latest(tmp_path, DEADLINE), tmp_path, activity)._take()
     activity.close()

@@ -14,6 +14,7 @@ Invariants, checked after every step:
 10. it can be shown at any time, and no two replicas share a name
 11. a program that takes it over decides as the one before would have
 12. files are read ahead for a model that is to be started, while something leaves, and for no other
+13. a model at rest is shown as before while the same is known of it
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from supervisor.core.policy import Policy
 from supervisor.core.preset import Preset
 from supervisor.core.reasons import EndReason, Kind
 from supervisor.core.states import State
-from supervisor.core.status import fleet_status
+from supervisor.core.status import Known, Picture, at_rest, fleet_status, model_status
 from tests.core.driver import preset
 
 NAMES = ["a", "b", "c"]
@@ -80,6 +81,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.prefetched: tuple[str, ...] = ()
         self.numbers = 0
         self.over = False
+        self.shown: dict[str, tuple[Known, Picture]] = {}
 
     def send(self, event: Event) -> None:
         if self.over:
@@ -276,6 +278,15 @@ class FleetMachine(RuleBasedStateMachine):
         assert len(picture["models"]) == len(self.fleet.models)
         for model in self.fleet.models.values():
             assert len({each.name for each in model.replicas}) == len(model.replicas) >= 1, "10"
+
+    @invariant()
+    def it_can_be_shown_as_before(self) -> None:
+        for name, model in self.fleet.models.items():
+            if (known := at_rest(model)) is not None:
+                picture = model_status(self.fleet, model, 0.0)
+                before, shown = self.shown.get(name, (None, picture))
+                assert known != before or picture == shown, "13"
+                self.shown[name] = known, picture
 
     @invariant()
     def the_limits_hold(self) -> None:

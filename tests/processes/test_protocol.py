@@ -30,6 +30,16 @@ def test_what_is_written_is_read(message: dict[str, Any]) -> None:
     assert protocol.decode(line) == json.loads(line) == message
 
 
+@given(messages, messages)
+@example({"path": "/models/\udcff"}, {"size": 10**40})
+@example({}, {"path": "/models/\udcff"})
+def test_pieces_are_read_as_what_they_were_made_of(message: dict[str, Any], part: dict[str, Any]) -> None:
+    piece = protocol.piece(part)
+    line = protocol.encode({**message, "pieces": [piece, piece]})
+    assert line.count(b"\n") == 1
+    assert protocol.decode(line) == {**message, "pieces": [part, part]}
+
+
 @given(messages.map(json.dumps).map(str.encode) | st.binary(max_size=20).map(lambda inner: b'{"a":' + inner + b"}"))
 @example(b'{"a":"\\ud800"}')
 @example(b'{"a":1,"a":NaN}')
