@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from supervisor.configured import Answer, Configured
 from supervisor.control import ControlServer
 from supervisor.core.cgroups import unenforced
 from supervisor.core.config import Listen, Log, parse_listen
-from supervisor.core.events import Begin, PresetsChanged, StopAsked, TakenOver
+from supervisor.core.events import Begin, Event, PresetsChanged, StopAsked, TakenOver
 from supervisor.core.fleet import Fleet
 from supervisor.core.preset import Preset
 from supervisor.directories import Directories, check_socket_length, make_private
@@ -94,7 +95,7 @@ def run(
         if passed is not None and asked and not listener.is_at(address):
             daemon.tell_unused(address)
         daemon.begin(configuration)
-        return daemon.loop.run(Begin())
+        return _run(daemon, Begin())
 
 
 def take_over(inherited: Handover, directories: Directories, listen: str | None, memory: Memory) -> int:
@@ -115,7 +116,14 @@ def take_over(inherited: Handover, directories: Directories, listen: str | None,
         daemon = Daemon(fleet, configuration, directories, lock, listener, overridden, memory, admission, inherited)
         stack.callback(daemon.close)
         daemon.succession.take_over(inherited)
-        return daemon.loop.run(TakenOver())
+        return _run(daemon, TakenOver())
+
+
+def _run(daemon: Daemon, first: Event) -> int:
+    """With the collector, which leaves alone what was there before: what it writes to is not shared with forks."""
+    gc.freeze()
+    gc.enable()
+    return daemon.loop.run(first)
 
 
 class Daemon:

@@ -91,7 +91,7 @@ def shard(name: str) -> tuple[str, int] | None:
 
 def files(path: str) -> list[str]:
     """`path` and, where its name says that it is the first of several, the paths of the other shards."""
-    match = _SHARD.fullmatch(Path(path).name)
+    match = _SHARD.fullmatch(path.rpartition("/")[2])
     is_first = match is not None and int(match["number"]) == 1 and int(match["count"]) <= _MAX_SHARDS
     return [path, *_shards(path, int(match["count"]))] if match and is_first else [path]
 

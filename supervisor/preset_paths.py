@@ -31,6 +31,8 @@ def below(directory: Path, path: str) -> Path:
 
 def absolute(directory: Path, path: str) -> str:
     """As people would write it: without "..", unless a symbolic link before it leads elsewhere."""
+    if path.startswith("/") and not path.endswith("/") and "//" not in path and "/." not in path:
+        return path  # as most are, and thousands of paths take their time
     absolute = below(directory, path).absolute()
     if ".." not in absolute.parts:
         return str(absolute)
@@ -43,7 +45,7 @@ def why_unreadable(path: object) -> str | None:
     if not isinstance(path, str) or not path or "\0" in path:
         return None
     try:
-        is_file = stat.S_ISREG(Path(path).stat().st_mode)
+        is_file = stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  # thousands of paths take their time
     except OSError as error:
         return f"cannot read {shown(path, 200)}: {error.strerror}; correct the path"
     if not is_file:

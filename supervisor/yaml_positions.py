@@ -35,6 +35,7 @@ _FLOAT = re.compile(
 )
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")))
+_WITH_TAG = (yaml.ScalarEvent, yaml.CollectionStartEvent)
 _MERGE = "<<"
 
 
@@ -164,7 +165,7 @@ class _Composer:
         assert isinstance(event, yaml.NodeEvent)
         if isinstance(event, yaml.AliasEvent):
             return self._anchored(event.anchor or "", line)
-        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
+        assert isinstance(event, _WITH_TAG)
         if event.tag not in _TAGS:
             raise _Unreadable(line, f"cannot use tag {shown(event.tag)}: remove it")
         node: _Node

@@ -15,30 +15,13 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from supervisor import __version__
-from supervisor.cli import (
-    check,
-    events,
-    import_,
-    install_units,
-    key,
-    load,
-    logs,
-    passwd,
-    queue,
-    reexec,
-    reload,
-    reset_failed,
-    restart,
-    run,
-    schema,
-    status,
-    unload,
-)
 from supervisor.cli.options import runtime_dir_option
 from supervisor.cli.report import report, report_bug, report_usage
 from supervisor.errors import EX_USAGE, RouterError
@@ -46,6 +29,42 @@ from supervisor.errors import EX_USAGE, RouterError
 # What a shell reports for a program that SIGINT or SIGPIPE ended: 128 + the signal's number.
 EX_INTERRUPTED = 130
 EX_BROKEN_PIPE = 141
+
+
+# The names of the subcommands, and the modules here that have them.
+MODULES = {
+    "run": "run",
+    "check": "check",
+    "status": "status",
+    "queue": "queue",
+    "load": "load",
+    "unload": "unload",
+    "restart": "restart",
+    "reset-failed": "reset_failed",
+    "logs": "logs",
+    "events": "events",
+    "reload": "reload",
+    "key": "key",
+    "reexec": "reexec",
+    "passwd": "passwd",
+    "import": "import_",
+    "install-units": "install_units",
+    "schema": "schema",
+}
+
+
+class Commands(Mapping[str, click.Command]):
+    """The subcommands, each imported when it is asked for: half of the time of a short one is importing."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        command: click.Command = import_module(f"{__name__}.{MODULES[name]}").command
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(MODULES)
+
+    def __len__(self) -> int:
+        return len(MODULES)
 
 
 class Program(click.Group):
@@ -95,6 +114,7 @@ def _print_anything() -> None:
 @click.group(
     "llama-router",
     cls=Program,
+    commands=Commands(),
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: llama-router status",
 )
@@ -102,25 +122,3 @@ def _print_anything() -> None:
 @runtime_dir_option
 def program() -> None:
     """Run many local language models behind one OpenAI-compatible endpoint."""
-
-
-for module in (
-    run,
-    check,
-    status,
-    queue,
-    load,
-    unload,
-    restart,
-    reset_failed,
-    logs,
-    events,
-    reload,
-    key,
-    reexec,
-    passwd,
-    import_,
-    install_units,
-    schema,
-):
-    program.add_command(module.command)

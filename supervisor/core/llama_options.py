@@ -128,6 +128,8 @@ class _Options:
 
     def first(self, *names: str) -> Any:
         """The value of the first of `names` that is given; None if none is."""
+        if not self._options:
+            return None
         return next((self._options[name] for name in names if self._options.get(name) is not None), None)
 
     def number(self, *names: str) -> int | None:

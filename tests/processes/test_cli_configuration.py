@@ -164,8 +164,11 @@ def test_run_ends_with_the_code_of_the_error(config: Path, daemon: Daemon, error
     assert (result.exit_code, result.stderr) == (code, f"llama-router: {error}\n")
 
 
-def test_clients_do_not_wait_for_the_daemons_imports() -> None:
+@pytest.mark.parametrize("command", ["status", "load", "logs", "events", "queue", "reload"])
+def test_clients_do_not_wait_for_the_daemons_imports(command: str) -> None:
+    heavy = {"pydantic", "yaml", "gunicorn", "gevent", "sqlite3", "supervisor.cli.run", "supervisor.cli.check"}
     program = (
-        "import sys, supervisor.cli; sys.exit(bool({'pydantic', 'yaml', 'gunicorn', 'gevent'} & sys.modules.keys()))"
+        f"import sys, supervisor.cli; supervisor.cli.program.commands[{command!r}]; "
+        f"sys.exit(bool({heavy!r} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", program], env=dict(os.environ), check=False).returncode == 0
