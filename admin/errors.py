@@ -1,7 +1,7 @@
 """Error answers: every API path answers {"error": {"code": int, "message": str, "type": str}}, as OpenAI's API does.
 
-Inside, such an answer is a supervisor.errors.Refused: it has the status, type and Retry-After already. Free of Flask,
-for gunicorn's master imports this by way of worker.py; handlers.py is Flask's part.
+Inside, such an answer is a supervisor.errors.Refused: it has the status, type and Retry-After already. handlers.py is
+Flask's part.
 """
 
 from __future__ import annotations

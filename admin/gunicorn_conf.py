@@ -1,9 +1,9 @@
-"""gunicorn's configuration: `gunicorn --config python:admin.gunicorn_conf "admin:create_app()"`.
+"""gunicorn's configuration: `gunicorn --config python:admin.gunicorn_conf "admin.application:create_app()"`.
 
 Read by the master, once. Environment, set by the supervisor: LLAMA_ROUTER_LISTEN_FD (a socket already bound and
 listening; without it gunicorn binds its own default), LLAMA_ROUTER_WORKERS ("auto" or a number), LLAMA_ROUTER_GRACE
 (seconds that running requests may take after SIGTERM), LLAMA_ROUTER_CERTIFICATE and LLAMA_ROUTER_CERTIFICATE_KEY (PEM
-files, for https), NOTIFY_SOCKET (sd_notify(3)), LLAMA_ROUTER_RUNTIME_DIR (read by admin.create_app).
+files, for https), NOTIFY_SOCKET (sd_notify(3)), LLAMA_ROUTER_RUNTIME_DIR (read by create_app).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 import os
 import resource
 import signal
+from importlib import import_module
 from typing import Any
 
 import sdnotify
@@ -63,7 +64,8 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa:
 
 def on_starting(server: Any) -> None:
     """The listening socket is the supervisor's; gunicorn removes a UNIX socket's path unless systemd owns it. And its
-    master would look at its workers every second."""
+    master would look at its workers every second. What the application is made of is imported once for all workers."""
+    import_module("admin.application")
     server.systemd = True
     wait = server.wait_for_signals
     server.wait_for_signals = lambda timeout: wait(LOOK_SECONDS)

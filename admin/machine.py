@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
-import pynvml
 
 from supervisor.core.secrets import without_secrets
 
@@ -151,40 +151,39 @@ class Cards:
 
     def look(self) -> list[Json]:
         """`name`, `used` and `total` bytes, `busy` percent and `celsius` of each; None for what one does not tell."""
+        import pynvml as nvml  # 2 MiB, which only those who look at the System page have to spare
+
         try:
-            if not self._start():
+            if not self._start(nvml):
                 return []
-            return [_card(pynvml.nvmlDeviceGetHandleByIndex(number)) for number in range(pynvml.nvmlDeviceGetCount())]
-        except pynvml.NVMLError:
+            return [_card(nvml, nvml.nvmlDeviceGetHandleByIndex(number)) for number in range(nvml.nvmlDeviceGetCount())]
+        except nvml.NVMLError:
             self._ready = False
             return []
 
-    def _start(self) -> bool:
+    def _start(self, nvml: ModuleType) -> bool:
         if not self._ready and time.monotonic() >= self._again:
             self._again = time.monotonic() + CARDS_AGAIN_SECONDS
-            pynvml.nvmlInit()
+            nvml.nvmlInit()
             self._ready = True
         return self._ready
 
 
-def _card(handle: Any) -> Json:
-    name = _or_none(pynvml.nvmlDeviceGetName, handle)
-    memory = _or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
-    rates = _or_none(pynvml.nvmlDeviceGetUtilizationRates, handle)
+def _card(nvml: ModuleType, handle: Any) -> Json:
+    def told(what: str, *arguments: Any) -> Any:
+        try:
+            return getattr(nvml, f"nvmlDeviceGet{what}")(handle, *arguments)
+        except nvml.NVMLError:
+            return None
+
+    name, memory, rates = told("Name"), told("MemoryInfo"), told("UtilizationRates")
     return {
         "name": name.decode(errors="replace") if isinstance(name, bytes) else name,
         "used": memory and memory.used,
         "total": memory and memory.total,
         "busy": rates and rates.gpu,
-        "celsius": _or_none(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
+        "celsius": told("Temperature", nvml.NVML_TEMPERATURE_GPU),
     }
-
-
-def _or_none(ask: Any, *arguments: Any) -> Any:
-    try:
-        return ask(*arguments)
-    except pynvml.NVMLError:
-        return None
 
 
 def disks(folders: Iterable[str], models: Iterable[tuple[str, int | None]]) -> list[Json]:

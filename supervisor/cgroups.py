@@ -118,14 +118,6 @@ class Cgroups:
         return True
 
 
-def kill_launches(root: Path) -> None:
-    """Kill every model server that is in a cgroup below `root`."""
-    with contextlib.suppress(OSError):
-        for path in root.iterdir():
-            if core.is_launch(path.name):
-                _kill(path)
-
-
 def _own_directory() -> Path | None:
     try:
         found = core.directory(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())

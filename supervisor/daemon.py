@@ -162,7 +162,7 @@ class Daemon:
         self._unenforced: dict[str, str | None] = {}
         groups = [process.pid for process in running]
         mark, guard = f"{child.SUPERVISOR_VARIABLE}={self.mark}", inherited.guard if inherited else None
-        self.guard = Guard(mark, self.cgroups.root, groups, guard)
+        self.guard = Guard(mark, self.cgroups.root, directories.runtime, groups, guard)
         self.loop = Loop(fleet)
         self.loop.timed.append(self.systemd)
         self.journal.serve(self.loop)

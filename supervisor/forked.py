@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import IO, NoReturn
 
 from supervisor.child import die_with_parent
-from supervisor.guard import LAST_FD
+from supervisor.descriptors import ENOUGH
 
 READ_BYTES = 65536  # what a pipe takes at once, pipe(7)
 
@@ -50,7 +50,7 @@ def _run(work: Work, parent: int, pipe: int) -> NoReturn:
         signal.set_wakeup_fd(-1)
         die_with_parent(parent)
         os.closerange(3, pipe)
-        os.closerange(pipe + 1, LAST_FD)
+        os.closerange(pipe + 1, ENOUGH)
         with os.fdopen(pipe, "wb") as answer:
             work(answer)
     finally:

@@ -2,7 +2,8 @@
 
 PR_SET_PDEATHSIG reaches a child, but not the child's own children. The guard knows every process group and reads a
 pipe whose other end only the supervisor holds: when that closes, however the supervisor died, it kills the groups, and
-what has left them, which it knows by its environment.
+what has left them, which it knows by its environment. It is a program of its own, guard_program.py, with next to no
+modules: a fork of the supervisor would keep a copy of every page that one of the two writes to.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from supervisor.cgroups import kill_launches
+from supervisor.child import SUPERVISOR_VARIABLE
 
-LAST_FD = 65536
+PROGRAM = Path(__file__).with_name("guard_program.py")
+HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # they are for the supervisor, whom it outlives
+QUICK_SECONDS = 1.0
+MOST_QUICK_ENDS = 3
 
 
 class Guarding(msgspec.Struct, frozen=True):
@@ -28,18 +34,25 @@ class Guarding(msgspec.Struct, frozen=True):
 
 
 class Guard:
-    """Forked at once; `pid` is its process. Fork it before there is much memory to share.
+    """Started at once; `pid` is its process. Raises OSError.
 
     `mark` is a variable, NAME=VALUE, in the environment of all that is to die with the supervisor, and `cgroups` where
-    the cgroups of launches are. The guard of another program that left `groups` to this one goes once the new one knows
-    them.
+    the cgroups of launches are; `whose` says in a list of processes whose guard it is. The guard of another program
+    that left `groups` to this one goes once the new one knows them.
     """
 
     def __init__(
-        self, mark: str, cgroups: Path | None = None, groups: Iterable[int] = (), inherited: Guarding | None = None
+        self,
+        mark: str,
+        cgroups: Path | None,
+        whose: Path,
+        groups: Iterable[int] = (),
+        inherited: Guarding | None = None,
     ) -> None:
-        self._mark = os.fsencode(mark)
-        self._cgroups = cgroups
+        told = (mark, str(cgroups or ""), str(whose))
+        self._argv = (sys.executable, "-I", "-S", str(PROGRAM), *told)
+        self._started = 0.0
+        self._quick_ends = 0
         self._groups = set(groups)
         self._pipe = -1
         self.pid = 0
@@ -52,28 +65,39 @@ class Guard:
         return Guarding(self.pid, self._pipe)
 
     def start(self) -> None:
-        """Fork the guard (again, if it was killed) and tell it every group."""
+        """Start the guard (again, if it was killed) and tell it every group. Raises OSError."""
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         if self._pipe >= 0:
             os.close(self._pipe)
         self._pipe = write_end
-        self.pid = os.fork()
-        if self.pid == 0:
-            _guard(read_end, self._mark, self._cgroups)
-        os.close(read_end)
+        self._started = time.monotonic()
+        env = {name: value for name, value in os.environ.items() if name != SUPERVISOR_VARIABLE}
+        stdin = [(os.POSIX_SPAWN_DUP2, read_end, 0)]
+        try:
+            self.pid = os.posix_spawn(
+                self._argv[0], self._argv, env, file_actions=stdin, setsid=True, setsigmask=HELD_BACK
+            )
+        finally:
+            os.close(read_end)
         for group in self._groups:
             self._tell("+", group)
 
     def died(self) -> None:
-        """It was killed: start another, now or, if descriptors are short, when the next process is to be watched."""
+        """It was killed: start another. If that fails, or it ends again and again, that is done when the next process
+        is to be watched."""
         self.pid = 0
+        quick = time.monotonic() - self._started < QUICK_SECONDS
+        self._quick_ends = self._quick_ends + 1 if quick else 0
+        if self._quick_ends > MOST_QUICK_ENDS:
+            return
         with contextlib.suppress(OSError):
             self.start()
 
     def watch(self, group: int) -> None:
         """Kill this process group when the supervisor is gone."""
         if self.pid == 0:
-            self.died()
+            with contextlib.suppress(OSError):
+                self.start()
         self._groups.add(group)
         self._tell("+", group)
 
@@ -100,41 +124,3 @@ def _dismiss(guard: Guarding) -> None:
             os.kill(guard.pid, signal.SIGKILL)
             os.waitpid(guard.pid, 0)
     os.close(guard.pipe)
-
-
-def _guard(pipe: int, mark: bytes, cgroups: Path | None) -> None:
-    """The child's whole life. Never returns."""
-    try:
-        os.setsid()
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        os.closerange(3, pipe)
-        os.closerange(pipe + 1, LAST_FD)
-        groups: set[int] = set()
-        with os.fdopen(pipe) as lines:
-            for line in lines:
-                change = groups.add if line[0] == "+" else groups.discard
-                change(int(line[1:]))
-        if cgroups is not None:
-            kill_launches(cgroups)
-        for group in groups:
-            with contextlib.suppress(OSError):
-                os.killpg(group, signal.SIGKILL)
-        while _kill_marked(mark):  # again, for what was forked meanwhile
-            pass
-    finally:
-        os._exit(0)
-
-
-def _kill_marked(mark: bytes) -> bool:
-    """Kill every process with `mark` in its environment. True if there was one that was not dead already."""
-    found = False
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
-        with contextlib.suppress(OSError):  # gone, or somebody else's
-            if mark in (entry / "environ").read_bytes().split(b"\0"):  # a zombie's is empty
-                os.kill(int(entry.name), signal.SIGKILL)
-                found = True
-    return found

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from supervisor.core.log_places import OLDER, PARTS, is_ours, surplus
+from supervisor.descriptors import ENOUGH
 from supervisor.directories import make_private
 from supervisor.errors import CannotCreate
-from supervisor.guard import LAST_FD
 
 MAX_MESSAGE = 1 << 16
 
@@ -34,7 +34,7 @@ def live(control: socket.socket, directory: Path, keep: int) -> NoReturn:
         for stream in range(3):
             os.dup2(null, stream)
         os.closerange(3, control.fileno())
-        os.closerange(control.fileno() + 1, LAST_FD)
+        os.closerange(control.fileno() + 1, ENOUGH)
         _serve(control, Files(directory, keep))
     finally:
         os._exit(0)

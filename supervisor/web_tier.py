@@ -12,7 +12,16 @@ from supervisor.exposure import Admission
 # -P and --chdir: the current directory must not stand in for any of the modules imported, and gunicorn adds the one it
 # is in to where they are looked for.
 PYTHON = (sys.executable, "-P")
-ARGV = (*PYTHON, "-m", "gunicorn", "--chdir", "/", "--config", "python:admin.gunicorn_conf", "admin:create_app()")
+ARGV = (
+    *PYTHON,
+    "-m",
+    "gunicorn",
+    "--chdir",
+    "/",
+    "--config",
+    "python:admin.gunicorn_conf",
+    "admin.application:create_app()",
+)
 LISTEN_FD = 3
 # The supervisor decides when running requests have had their time; gunicorn must not do so earlier.
 GRACE_SECONDS = 24 * 3600

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from admin import create_app, routes
+from admin import routes
+from admin.application import create_app
 from supervisor.cli import program
 from supervisor.core import schema
 from supervisor.core.states import State

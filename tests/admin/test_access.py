@@ -16,7 +16,8 @@ from flask.testing import FlaskClient
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from werkzeug.test import TestResponse
 
-from admin import create_app, dashboard, sessions
+from admin import dashboard, sessions
+from admin.application import create_app
 from admin.dashboard import access as guard
 from admin.dashboard.access import Role
 from admin.throttle import OF_ONE

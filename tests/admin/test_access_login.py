@@ -198,7 +198,7 @@ def test_a_stream_ends_with_its_session(shared_supervisor: FakeSupervisor, tmp_p
 
 @pytest.mark.parametrize("role", ["admin", "viewer", None])
 def test_the_page_says_how_to_get_in(tmp_path: Path, shared_supervisor: FakeSupervisor, role: str | None) -> None:
-    from admin import create_app
+    from admin.application import create_app
 
     access.known(tmp_path, tell)
     if role is not None:

@@ -48,8 +48,28 @@ def test_admin_imports_little_of_the_supervisor() -> None:
         assert used <= ALLOWED, source.name
 
 
-def test_the_master_stays_small() -> None:
-    """gunicorn's master reads the configuration; the application is for the workers, after gevent's patching."""
-    code = "import sys, admin.gunicorn_conf; print(*(m for m in ('admin.proxy', 'jinja2') if m in sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+AS_THE_MASTER = """
+import os, sys, threading
+import admin.gunicorn_conf, admin.application
+import gevent.monkey
+from gevent._hub_local import get_hub_if_exists
+
+assert get_hub_if_exists() is None
+assert threading.enumerate() == [threading.main_thread()]
+assert len(os.listdir("/proc/self/fd")) == 4, "the usual three, and the listing itself"
+assert not {"pynvml", "pydantic", "yaml"} & sys.modules.keys()
+gevent.monkey.patch_all()
+unpatched = {id(value): name for items in gevent.monkey.saved.values() for name, value in items.items()}
+ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("admin", "supervisor")}
+print(*(f"{name}.{key}" for name, module in ours.items() for key, value in vars(module).items()
+        if callable(value) and id(value) in unpatched))
+"""
+
+
+def test_what_the_master_imports_begins_nothing() -> None:
+    """gunicorn's master imports all of it before workers are forked, and before gevent's patching there: no hub, thread
+    or file may be shared, and nothing of ours may hold on to what is patched later."""
+    run = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", AS_THE_MASTER], capture_output=True, text=True, check=True
+    )
     assert run.stdout.split() == []

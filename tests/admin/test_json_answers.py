@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from admin import create_app
+from admin.application import create_app
 
 TEXT = st.sampled_from(["", "a", "\u00e9\u2028<&>", '"\\\\\n\0', "\U0001f999", "\udcff", "a\ud800b"])
 VALUES = st.recursive(

@@ -13,7 +13,8 @@ from made_keys import bearer, make, revoke
 from test_access import example
 from werkzeug.test import TestResponse
 
-from admin import create_app, routes, sessions
+from admin import routes, sessions
+from admin.application import create_app
 from admin.cors import is_dashboard
 from admin.dashboard.access import Role
 from supervisor import access
