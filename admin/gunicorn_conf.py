@@ -46,8 +46,8 @@ worker_class = "admin.worker.RouterWorker"
 worker_connections = 4096  # four times what followers.py leaves to streams without an end
 backlog = 2048
 keepalive = 75
-timeout = 60  # seconds without a heartbeat after which a worker counts as hung; it beats every quarter of that
-LOOK_SECONDS = timeout / 4  # between two looks of the master at that; a signal, or a worker's end, wakes it at once
+timeout = 60  # seconds without a heartbeat after which a worker counts as hung; it beats every half of that
+LOOK_SECONDS = timeout / 2  # between two looks of the master at that; a signal, or a worker's end, wakes it at once
 graceful_timeout = math.ceil(float(os.environ.get("LLAMA_ROUTER_GRACE", "30"))) + KILL_SECONDS
 limit_request_line = 8190
 limit_request_field_size = 16384
@@ -78,7 +78,9 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """No worker outlives its master, and each may hold as many connections as it accepts."""
+    """No worker outlives its master, each may hold as many connections as it accepts, and one that hangs before its
+    first heartbeat is found too: until then gunicorn takes the time of day for one, which is always in its future."""
+    worker.tmp.notify()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != worker.ppid:  # the master died before the request to be told so
         os._exit(0)

@@ -1,8 +1,9 @@
 """Samples of every loaded model for charts: memory, requests in flight and waiting, each SAMPLE_SECONDS.
 
-One worker takes them, whichever holds a lock beside the file; the kernel frees it when that one dies. It
-begins with a request, or when somebody looks at a model that is loaded, and ends when none is: an idle router wakes up
-for nothing.
+One worker takes them, whichever holds a lock beside the file; the kernel frees it when that one dies. It begins with a
+request, or when somebody looks at a model that is loaded, and ends when nothing is in use: an idle router wakes up for
+nothing. What was loaded and idle since is filled in when somebody looks at a chart, or when sampling begins anew: it
+can be told from the state that a model is in, and since when.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +23,21 @@ import gevent
 from admin.activity import Activity
 from admin.latest import Latest
 from supervisor.errors import NotRunning, ProtocolError, Refused
+from supervisor.protocol import Message
 
 log = logging.getLogger("gunicorn.error.admin")
 
 LOCK = "sampling.lock"
-SAMPLE_SECONDS = 10.0
+SAMPLE_SECONDS = 10
 SEEN_SECONDS = 1.0  # until the first sample of what somebody looks at
 KEPT_SECONDS = 86400
 MAX_SAMPLES = 500_000
 TRIM_AT_ONCE = 5_000
+RECENT_SECONDS = 3600
+OLD_SECONDS = 60  # between two samples that are filled in from before then
 
 _INSERT = "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?, ?)"
+_LAST = "SELECT at, memory, in_flight, waiting FROM samples WHERE model = ? ORDER BY at DESC LIMIT 1"
 _TRIM = "DELETE FROM samples WHERE (model, at) IN (SELECT model, at FROM samples WHERE at < ? ORDER BY at LIMIT ?)"
 _TOO_MANY = """
 DELETE FROM samples WHERE (model, at) IN (SELECT model, at FROM samples ORDER BY at
@@ -49,27 +56,26 @@ class Sampling:
         self._activity = activity
         self._running = False
         self._lock: int | None = None
-        self._look_again = 0.0
 
     def wake(self) -> None:
         """A model may be loaded. Called with each request, so it does nearly nothing."""
-        self._begin(SAMPLE_SECONDS)
+        if not self._running:
+            self._begin(SAMPLE_SECONDS)
 
     def saw(self, models: list[Json]) -> None:
         """These models are looked at."""
-        if any(_is_sampled(model) for model in models):
+        if not self._running and any(_is_sampled(model) for model in models):
             self._begin(SEEN_SECONDS)
 
+    def catch_up(self) -> None:
+        """Fill in what charts lack until now. Where that can't be done they go on lacking it."""
+        with suppress(NotRunning, ProtocolError, Refused):
+            status = self._latest.status()
+            self._write(lambda connection, now: keep(connection, gaps(connection, status, now), now))
+
     def _begin(self, delay: float) -> None:
-        if self._running:
-            return
-        now = time.monotonic()
-        if now < self._look_again:
-            return
-        self._look_again = now + SAMPLE_SECONDS
-        if self._holds_lock():
-            self._running = True
-            gevent.spawn_later(delay, self._run)
+        self._running = True
+        gevent.spawn_later(delay, self._run)
 
     def close(self) -> None:
         """Leave it to another worker."""
@@ -94,25 +100,53 @@ class Sampling:
 
     def _run(self) -> None:
         try:
-            while self._take():
+            while self._holds_lock() and self._take():
                 gevent.sleep(SAMPLE_SECONDS)
         finally:
+            self.close()
             self._running = False
 
     def _take(self) -> bool:
-        """One sample of each model; False when there is none to take."""
+        """One sample of each model; False when none is in use."""
         try:
-            models = self._latest.status()["models"]
+            status = self._latest.status()
         except (NotRunning, ProtocolError, Refused):
             return False
+        models = status["models"]
+        self._write(lambda connection, now: keep(connection, gaps(connection, status, now) + samples(models, now), now))
+        return any(_is_in_use(model) for model in models)
+
+    def _write(self, write: Callable[[sqlite3.Connection, int], None]) -> None:
         now = int(time.time())
-        taken = samples(models, now)
-        if taken:
-            try:
-                self._activity.change(lambda connection: keep(connection, taken, now))
-            except (sqlite3.Error, OSError) as error:
-                log.debug("cannot keep samples: %s", error)  # what requests need is told with them
-        return bool(taken)
+        try:
+            self._activity.change(lambda connection: write(connection, now))
+        except (sqlite3.Error, OSError) as error:
+            log.debug("cannot keep samples: %s", error)  # what requests need is told with them
+
+
+def gaps(connection: sqlite3.Connection, status: Message, now: int) -> list[Sample]:
+    """What samples would have been of models that were loaded and idle since their last one: as many as charts show."""
+    found: list[Sample] = []
+    for model in status["models"]:
+        if model["state"] != "ready" and model["reason"] is None:
+            continue  # it never ran
+        last = connection.execute(_LAST, (model["name"],)).fetchone()
+        if last is None or last[0] < status["since"] or last[2] or last[3]:
+            continue
+        at, memory = last[0], last[1]
+        until = model["reason"]["at"] if model["reason"] else 0
+        if model["state"] == "ready" and model["since"] <= at:
+            # What is in use by now is sampled within SAMPLE_SECONDS.
+            until, memory = now - SAMPLE_SECONDS * _is_in_use(model), _memory(model)
+        found += [(model["name"], when, memory, 0, 0) for when in _moments(at, until, now)]
+    return found
+
+
+def _moments(after: int, until: float, now: int) -> Iterator[int]:
+    """When they would have been taken. The chart of the last hour shows more of them than that of a day."""
+    when = max(after, now - KEPT_SECONDS)
+    while (when := when + max(1, int(SAMPLE_SECONDS if when >= now - RECENT_SECONDS else OLD_SECONDS))) < until:
+        yield when
 
 
 def keep(connection: sqlite3.Connection, taken: list[Sample], now: int) -> None:
@@ -131,6 +165,10 @@ def samples(models: list[Json], now: int) -> list[Sample]:
         for model in models
         if _is_sampled(model)
     ]
+
+
+def _is_in_use(model: Json) -> bool:
+    return model["state"] in ("starting", "stopping") or bool(model["in_flight"] or model["waiting"])
 
 
 def _is_sampled(model: Json) -> bool:

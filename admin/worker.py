@@ -122,7 +122,7 @@ class RouterWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type 
         servers = [self._listen(listener, pool) for listener in self.sockets]
         while self.alive:
             self.notify()
-            self._wake.wait(self.timeout / 2)
+            self._wake.wait(self.timeout)  # half of that in gunicorn's settings
         for server in servers:
             server.close()
         connection.stopping.set()

@@ -30,6 +30,7 @@ from admin.activity_view import (
 )
 from admin.dashboard.access import Role, needs
 from admin.dashboard.pages import new_blueprint
+from admin.sampling import Sampling
 from admin.supervision import connect, status
 from admin.words import times
 from supervisor.errors import NotRunning, ProtocolError, Refused
@@ -178,6 +179,8 @@ def series() -> Message:
     model = request.args.get("model")
     if not model or not 0 < hours <= MAX_HOURS:
         raise Refused(f"ask for ?model=NAME&hours=N, N at most {MAX_HOURS:g}", status=400)
+    sampling: Sampling = current_app.extensions["sampling"]
+    sampling.catch_up()
     end = time.time()
     return _ask(lambda connection: queries.series(connection, model, end - hours * 3600, end))
 

@@ -24,6 +24,9 @@ from importlib import import_module
 from admin import gunicorn_conf
 from admin.gunicorn_conf import *
 
+timeout = {timeout!r}
+gunicorn_conf.LOOK_SECONDS = timeout / 2
+
 def post_worker_init(worker):
     for place, value in {constants!r}.items():
         module, _, name = place.rpartition(".")
@@ -75,7 +78,7 @@ class WebTier:
     are the sd_notify datagrams that came until it was ready.
 
     `constants` replaces those of its modules, in each worker: {"admin.body.PIECE": 1}. `environment` is added to what
-    the supervisor would set.
+    the supervisor would set. `timeout`: seconds after which a worker counts as hung.
     """
 
     runtime_dir: Path
@@ -86,6 +89,7 @@ class WebTier:
     notices: list[bytes] = field(default_factory=list)
     constants: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    timeout: int = 60
 
     @property
     def state_dir(self) -> Path:
@@ -130,10 +134,10 @@ class WebTier:
         self.address = self.listener.getsockname()
 
     def _argv(self) -> list[str]:
-        if not self.constants:
+        if not self.constants and self.timeout == WebTier.timeout:
             return list(ARGV)
         config = self.runtime_dir / "constants.py"
-        config.write_text(REPLACING.format(constants=self.constants))
+        config.write_text(REPLACING.format(constants=self.constants, timeout=self.timeout))
         return [str(config) if argument.startswith("python:") else argument for argument in ARGV]
 
     def log_text(self) -> str:
