@@ -12,6 +12,7 @@ from supervisor.core.misfits import Misfit
 from supervisor.core.need import Need
 from supervisor.core.preset import Preset
 from supervisor.errors import Problem
+from supervisor.files import Files
 from supervisor.yaml_source import Source
 
 
@@ -78,7 +79,7 @@ class Configuration:
     `path`, `presets_dir` and `models_dir` are absolute; `aliases` leads from alias to the name of a preset; `needs` is
     what was known of the presets' memory; `notices` are about keys without effect, and files that are no models; among
     them the `faults`, which keep single models from being served; `incomplete` are those models whose files were;
-    `sources` has the files of those presets that are written in one.
+    `sources` has the files of those presets that are written in one, and `files` what was parsed, for the next reading.
     """
 
     config: Config
@@ -93,6 +94,7 @@ class Configuration:
     faults: tuple[Problem, ...] = ()
     incomplete: frozenset[str] = frozenset()
     sources: Mapping[str, Source] = field(default_factory=dict)
+    files: Files = field(default_factory=Files, compare=False)
 
     def written(self) -> list[str]:
         """The names of the models that files of presets name."""

@@ -25,7 +25,6 @@ from supervisor.core.reload_words import Told, later, outcome
 from supervisor.core.settings import REEXEC, RESTART, differing
 from supervisor.core.status import fleet_status
 from supervisor.errors import ConfigurationError, Problem
-from supervisor.files import Files
 from supervisor.logs import Journal
 from supervisor.loop import Loop
 from supervisor.paths import printable
@@ -93,7 +92,7 @@ class Configured:
         announcements: Announcements,
     ) -> None:
         self.running = running
-        self.files = Files()
+        self.files = running.files
         self._loop = loop
         self._use = use
         self._judge = judge

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -71,6 +71,15 @@ class _Measure(msgspec.Struct):
     each: dict[str, Amount]
 
 
+class _Estimated(NamedTuple):
+    """What an estimate is made of: that of a reading before counts while this is the same."""
+
+    preset: Preset
+    shape: Shape
+    projector: int
+    gpus: int
+
+
 class Needs:
     """What presets need. Nothing here raises: a need that can't be found out is UNKNOWN.
 
@@ -94,6 +103,7 @@ class Needs:
         self._fresh: set[str] = set()
         self._asked: set[str] = set()
         self._in_use: set[str] = set()
+        self._estimates: dict[str, tuple[_Estimated, Need]] = {}
         self._saved_at = time.monotonic()
         self._headers = Book(state_dir and state_dir / "models.json", Header, tell, _is_sound)
         self._measures = Book(state_dir and state_dir / "measured.json", _Measure, tell)
@@ -104,6 +114,8 @@ class Needs:
         looked: Stamps = {}
         prints = {name: _fingerprint(preset, self.gpus, looked) for name, preset in presets.items()}
         needs = {name: self._of(preset, prints[name], looked) for name, preset in presets.items()}
+        for name in self._estimates.keys() - presets.keys():
+            del self._estimates[name]
         self._headers.trim(len(self._asked) + MAX_SHAPES, self._asked)
         self._asked.clear()
         self._in_use = set(prints.values())
@@ -187,11 +199,17 @@ class Needs:
         if shape is None:
             return UNKNOWN
         projector = _stamp(preset.mmproj, looked) if preset.mmproj else None
+        of = _Estimated(preset, shape, projector[0] if projector else 0, self.gpus)
+        before, known = self._estimates.get(preset.name, (None, UNKNOWN))
+        if of == before:
+            return known
         try:
-            return estimate(preset, shape, projector[0] if projector else 0, self.gpus)
+            need = estimate(*of)
         except (ValueError, ArithmeticError):  # no header gives such a shape: what was remembered of it is damaged
             self._headers.drop(preset.model or "")
             return UNKNOWN
+        self._estimates[preset.name] = of, need
+        return need
 
     def _look(self, path: str, looked: Stamps) -> Header:
         self._asked.add(path)

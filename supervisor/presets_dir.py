@@ -79,6 +79,7 @@ def load(path: Path, judge: Judge = LENIENT, files: Files | None = None) -> Conf
         faults=tuple(_sorted(faults)),
         incomplete=frozenset(name for name, entry in entries.items() if entry.incomplete),
         sources={name: entry.source for name, entry in entries.items()},
+        files=files,
     )
 
 

@@ -70,6 +70,25 @@ def test_a_model_is_estimated_until_it_was_measured(model: str, state: Path) -> 
     assert need(Needs(state, gpus=0), preset(model)) == MEASURED
 
 
+def test_what_is_the_same_is_estimated_once(model: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimated: list[Preset] = []
+    real = needs.estimate
+    monkeypatch.setattr(needs, "estimate", lambda *of: estimated.append(of[0]) or real(*of))
+    book = Needs(state, gpus=0)
+    first = need(book, preset(model))
+    assert need(book, preset(model)) == first
+    assert len(estimated) == 1
+    assert need(book, preset(model, context=2048)) != first
+    assert need(book, preset(model, context=2048, mmproj=model)) != need(book, preset(model, context=2048))
+    make(Path(model), llama__context_length=256)
+    os.utime(model, (1, 1))
+    assert need(book, preset(model)) != first
+    book.of({})
+    count = len(estimated)
+    need(book, preset(model))
+    assert len(estimated) == count + 1, "what is gone is forgotten"
+
+
 def test_what_no_file_tells_is_unknown(tmp_path: Path, state: Path) -> None:
     (tmp_path / "broken.gguf").write_text("not a model")
     book = Needs(state, gpus=0)

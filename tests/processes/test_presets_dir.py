@@ -18,6 +18,16 @@ def directory(tmp_path: Path) -> Path:
     return lay_out(tmp_path)
 
 
+def test_another_reading_parses_what_is_new(directory: Path) -> None:
+    first = load(directory / "config.yaml")
+    same = load(directory / "config.yaml", files=first.files)
+    assert same == first
+    assert [each is first.presets[name] for name, each in same.presets.items()] == [True] * len(first.presets)
+    (directory / "presets.d" / "new.yaml").write_text("models: {new: {model: ../m.gguf}}")
+    more = load(directory / "config.yaml", files=same.files)
+    assert more.presets.keys() == first.presets.keys() | {"new"}
+
+
 def test_the_documented_example_is_read(directory: Path) -> None:
     (directory / "p.gguf").write_bytes(b"")
     (directory / "config.yaml").write_text("listen: '[::1]:80'\npresets: models\nautoload: off\nmemory: {}\n")
