@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from supervisor.daemon import Daemon
 
 MOST_NOTICES = 50
+MOST_DIGITS = 18  # Python refuses to read thousands
 STEADY_SECONDS = 0.01  # two clocks are never read at once; by more, the wall clock was set
 
 
@@ -58,7 +59,8 @@ class StatusBook:
         self._keep_steady()
         self._look(configuration)
         epoch, _, number = (known or "").rpartition("-")
-        since = int(number) if epoch == self._epoch and number.isdecimal() else None
+        is_ours = epoch == self._epoch and number.isdecimal() and len(number) <= MOST_DIGITS
+        since = int(number) if is_ours else None
         told = self._told.values() if since is None else [each for each in self._told.values() if each.number > since]
         status = {**self._overview(configuration), "models": [each.encoded for each in told]}
         answer: Message = {"status": status, "as_of": f"{self._epoch}-{self._number}"}

@@ -131,6 +131,7 @@ def test_what_nobody_told_is_answered_in_full(supervisor: Supervisor) -> None:
     supervisor.add("a")
     as_of = supervisor.call("status")["as_of"]
     wrong: list[Any] = ["", "-", "-1", "x-1", f"{as_of}x", as_of.replace("-", "--"), as_of.partition("-")[0], None]
+    wrong.append(f"{as_of.partition('-')[0]}-{'9' * 5000}")
     for known in wrong:
         answer = supervisor.call("status", known=known)
         assert "since" not in answer
