@@ -106,10 +106,9 @@ class Installed(Machine):
         """The processes of the service, by what they are; of one worker and one model server."""
         argv, main = self.processes(SERVICE), int(self.show(SERVICE, "MainPID"))
         web = sorted(pid for pid, line in argv.items() if "gunicorn" in line)
-        # Of the supervisor's forks the guard is the first, and the only one that stays.
         found = {
             "supervisor": [main],
-            "guard": sorted(pid for pid, line in argv.items() if " run " in line and pid != main),
+            "guard": sorted(pid for pid, line in argv.items() if "guard_program" in line),
             "forkserver": [pid for pid, line in argv.items() if "supervisor.forkserver " in line],
             "web": web[:1],
             "worker": web[1:],
