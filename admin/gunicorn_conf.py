@@ -8,8 +8,10 @@ files, for https), NOTIFY_SOCKET (sd_notify(3)), LLAMA_ROUTER_RUNTIME_DIR (read 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
+import logging
 import math
 import os
 import resource
@@ -81,6 +83,8 @@ def post_fork(server: Any, worker: Any) -> None:
     """No worker outlives its master, each may hold as many connections as it accepts, and one that hangs before its
     first heartbeat is found too: until then gunicorn takes the time of day for one, which is always in its future."""
     worker.tmp.notify()
+    # Or the interpreter, on its way out, would take logging's lock, which is gevent's and in pieces by then.
+    atexit.register(logging._handlerList.clear)  # type: ignore[attr-defined]  # what it forgets, it need not lock for
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != worker.ppid:  # the master died before the request to be told so
         os._exit(0)

@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Sampling:
         self._activity = activity
         self._running = False
         self._lock: int | None = None
+        self._seen: dict[str, int] = {}  # the launch of each model at its last sample
 
     def wake(self) -> None:
         """A model may be loaded. Called with each request, so it does nearly nothing."""
@@ -71,7 +72,7 @@ class Sampling:
         """Fill in what charts lack until now. Where that can't be done they go on lacking it."""
         with suppress(NotRunning, ProtocolError, Refused):
             status = self._latest.status()
-            self._write(lambda connection, now: keep(connection, gaps(connection, status, now), now))
+            self._write(lambda connection, now: keep(connection, gaps(connection, status, self._seen, now), now))
 
     def _begin(self, delay: float) -> None:
         self._running = True
@@ -113,7 +114,12 @@ class Sampling:
         except (NotRunning, ProtocolError, Refused):
             return False
         models = status["models"]
-        self._write(lambda connection, now: keep(connection, gaps(connection, status, now) + samples(models, now), now))
+        self._write(
+            lambda connection, now: keep(
+                connection, gaps(connection, status, self._seen, now) + samples(models, now), now
+            )
+        )
+        self._seen |= {model["name"]: model["launch"] for model in models if _is_sampled(model)}
         return any(_is_in_use(model) for model in models)
 
     def _write(self, write: Callable[[sqlite3.Connection, int], None]) -> None:
@@ -124,8 +130,11 @@ class Sampling:
             log.debug("cannot keep samples: %s", error)  # what requests need is told with them
 
 
-def gaps(connection: sqlite3.Connection, status: Message, now: int) -> list[Sample]:
-    """What samples would have been of models that were loaded and idle since their last one: as many as charts show."""
+def gaps(connection: sqlite3.Connection, status: Message, seen: Mapping[str, int], now: int) -> list[Sample]:
+    """What samples would have been of models that were loaded and idle since their last one: as many as charts show.
+
+    `seen` are launches at that time: of one that has ended, the status tells when the last of its runs did.
+    """
     found: list[Sample] = []
     for model in status["models"]:
         if model["state"] != "ready" and model["reason"] is None:
@@ -134,7 +143,8 @@ def gaps(connection: sqlite3.Connection, status: Message, now: int) -> list[Samp
         if last is None or last[0] < status["since"] or last[2] or last[3]:
             continue
         at, memory = last[0], last[1]
-        until = model["reason"]["at"] if model["reason"] else 0
+        ended = model["reason"]
+        until = ended["at"] if ended and ended["launch"] == seen.get(model["name"], -1) else 0
         if model["state"] == "ready" and model["since"] <= at:
             # What is in use by now is sampled within SAMPLE_SECONDS.
             until, memory = now - SAMPLE_SECONDS * _is_in_use(model), _memory(model)

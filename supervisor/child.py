@@ -83,9 +83,10 @@ def spawn(
     *,
     listens: bool = False,
     enter: Path | None = None,
+    directory: str | None = None,
 ) -> Child:
     """Fork and exec `argv`, found on the PATH of `env`; `pass_fd` becomes its descriptor 3. One that `listens` has a
-    pipe as its stdin. `enter` is the cgroup.procs of the cgroup that it begins in.
+    pipe as its stdin. `enter` is the cgroup.procs of the cgroup that it begins in; `directory` is where it works.
 
     Raises CannotStart when the program can't be executed, and OSError when processes, memory or descriptors are short
     at the moment. Nothing is left behind then.
@@ -103,7 +104,7 @@ def spawn(
         raise
     log_read, log_write, error_read, error_write, *stdin = opened
     if pid == 0:
-        _exec(argv, env, parent, log_write, error_write, pass_fd, stdin[0] if stdin else None, enter)
+        _exec(argv, env, parent, log_write, error_write, pass_fd, stdin[0] if stdin else None, enter, directory)
     for fd in (log_write, error_write, *stdin[:1]):
         os.close(fd)
     with os.fdopen(error_read, "rb") as pipe:
@@ -131,6 +132,7 @@ def _exec(
     pass_fd: int | None,
     stdin: int | None,
     enter: Path | None,
+    directory: str | None,
 ) -> None:
     """The forked half. Never returns; what goes wrong is written to the error pipe, which exec closes."""
     try:
@@ -144,6 +146,8 @@ def _exec(
         for number in RESTORED_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         descriptors.restore_limit()
+        if directory is not None:
+            os.chdir(directory)
         os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
         os.dup2(log, 1)
         os.dup2(log, 2)

@@ -38,8 +38,8 @@ KILL_SECONDS = 2.0
 class Launch:
     """A process to be started for the instance `name` of `model`. `address` is where it will answer, "" if nowhere;
     `cleanup` removes what was made for it. `pass_fd` becomes its descriptor 3; `fork` is what the forkserver may be
-    given instead of running `argv`. `dialect` is how it talks, if not by sd_notify(3). With `limits`, be they none, it
-    has a cgroup of its own where there are any."""
+    given instead of running `argv` in `directory`. `dialect` is how it talks, if not by sd_notify(3). With `limits`, be
+    they none, it has a cgroup of its own where there are any."""
 
     number: int
     model: str
@@ -52,6 +52,7 @@ class Launch:
     fork: Mapping[str, Any] | None = None
     dialect: Dialect | None = None
     limits: Limits | None = None
+    directory: str | None = None
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -223,7 +224,9 @@ class Children:
         enter = None if launch.limits is None else self._cgroups.make(launch.number, launch.limits)
         listens = launch.dialect is not None
         try:
-            process = child.spawn(launch.argv, launch.env, launch.pass_fd, listens=listens, enter=enter)
+            process = child.spawn(
+                launch.argv, launch.env, launch.pass_fd, listens=listens, enter=enter, directory=launch.directory
+            )
         except (CannotStart, OSError) as error:
             self._cgroups.end(launch.number)
             launch.cleanup()

@@ -160,6 +160,7 @@ class Effects:
                     web_tier.ARGV,
                     web_tier.environment(self._runtime, self._state, self._web, self._admission),
                     pass_fd=self._listener.fileno(),
+                    directory=web_tier.DIRECTORY,
                 )
             )
         else:

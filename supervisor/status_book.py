@@ -59,8 +59,8 @@ class StatusBook:
         self._keep_steady()
         self._look(configuration)
         epoch, _, number = (known or "").rpartition("-")
-        is_ours = epoch == self._epoch and number.isdecimal() and len(number) <= MOST_DIGITS
-        since = int(number) if is_ours else None
+        is_number = number.isascii() and number.isdecimal() and len(number) <= MOST_DIGITS
+        since = int(number) if epoch == self._epoch and is_number and int(number) <= self._number else None
         told = self._told.values() if since is None else [each for each in self._told.values() if each.number > since]
         status = {**self._overview(configuration), "models": [each.encoded for each in told]}
         answer: Message = {"status": status, "as_of": f"{self._epoch}-{self._number}"}

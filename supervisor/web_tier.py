@@ -9,15 +9,14 @@ from pathlib import Path
 from supervisor.core.config import Web
 from supervisor.exposure import Admission
 
-# -P and --chdir: the current directory must not stand in for any of the modules imported, and gunicorn adds the one it
-# is in to where they are looked for.
+# The current directory must not stand in for any of the modules imported: neither by Python (-P) nor by gunicorn, which
+# looks first where it was started, before it reads its --chdir.
+DIRECTORY = "/"
 PYTHON = (sys.executable, "-P")
 ARGV = (
     *PYTHON,
     "-m",
     "gunicorn",
-    "--chdir",
-    "/",
     "--config",
     "python:admin.gunicorn_conf",
     "admin.application:create_app()",

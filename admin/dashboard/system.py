@@ -123,6 +123,7 @@ def model_files(facts: dict[str, Json]) -> list[tuple[str, int | None]]:
 def processes(answer: Json, family: list[machine.Process], percent: dict[int, float]) -> list[Json]:
     """Rows of the table: what each process is for, its memory and its share of a core."""
     servers, web = servers_of(answer), answer["web"]["pid"]
+    own = next((process.command for process in family if process.pid == answer["pid"]), "")
     rows = []
     for process in family:
         used = process.pss
@@ -135,7 +136,7 @@ def processes(answer: Json, family: list[machine.Process], percent: dict[int, fl
         elif process.pid in servers:
             name, used = servers[process.pid]
         else:
-            name = _name_of(process.command)
+            name = _name_of(process.command, own)
         rows.append(
             {
                 "name": name,
@@ -149,11 +150,15 @@ def processes(answer: Json, family: list[machine.Process], percent: dict[int, fl
     return rows
 
 
-def _name_of(command: str) -> str:
-    """What a process of llama-router is that is neither the supervisor, of the web tier, nor a model server."""
+def _name_of(command: str, own: str) -> str:
+    """What a process is that is neither the supervisor, whose command line is its `own`, of the web tier, nor a model
+    server: the supervisor's forks read, measure, and write log files."""
     if command.startswith(KEEPER):
         return "vocabulary"
-    return "forkserver" if "supervisor.forkserver" in command else "guard"
+    if command == own:
+        return "supervisor's fork"
+    known = {"supervisor.forkserver": "forkserver", "guard_program.py": "guard"}
+    return next((name for mark, name in known.items() if mark in command), "of a model")
 
 
 def versions(answer: Json) -> list[tuple[str, str]]:

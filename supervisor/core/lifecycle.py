@@ -237,7 +237,7 @@ class Lifecycle:
         A load that died of memory is tried once more after an eviction, if there is `more_room` to be made.
         """
         before = instance.state
-        reason = self._reason(instance, seen, now)
+        reason = replace(self._reason(instance, seen, now), launch=instance.launch)
         follows = verdict(instance.terms.restart, instance.failures, reason, now)
         if isinstance(instance.terms, WebTier) and not instance.ever_ready and not reason.intended:
             follows = replace(follows, trigger=Trigger.GIVE_UP)

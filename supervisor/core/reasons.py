@@ -54,10 +54,10 @@ _PHRASES = {
 
 @dataclass(frozen=True)
 class EndReason:
-    """Why a run ended. `code` is an exit code, `signal` a signal number, `detail` what only this end knows: the model
-    an eviction made room for, the error of a program that can't be started, a timeout's length, that a preset was
-    removed, that a request was for a restart, what was wrong with its health, a limit of its own on memory. `passing`
-    is what kept it from being started, such as a lack of memory.
+    """Why the run `launch` ended. `code` is an exit code, `signal` a signal number, `detail` what only this end knows:
+    the model an eviction made room for, the error of a program that can't be started, a timeout's length, that a preset
+    was removed, that a request was for a restart, what was wrong with its health, a limit of its own on memory.
+    `passing` is what kept it from being started, such as a lack of memory.
     `hopeless` is an end of which its log says that it would always come.
     """
 
@@ -70,6 +70,7 @@ class EndReason:
     passing: bool = False
     hopeless: bool = False
     last_lines: tuple[str, ...] = ()
+    launch: int | None = None
 
     @property
     def signal_name(self) -> str | None:

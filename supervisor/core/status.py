@@ -133,6 +133,7 @@ def reason_status(reason: EndReason | None, offset: float) -> Picture | None:
         "code": reason.code,
         "signal": reason.signal_name,
         "at": reason.at + offset,
+        "launch": reason.launch,
         "last_lines": list(reason.last_lines),
         "telling": reason.telling,
     }

@@ -51,7 +51,8 @@ def replica(name: str, **fields: Any) -> Message:
 
 def reason(kind: str, text: str, **fields: Any) -> Message:
     """Why a run ended."""
-    return {"kind": kind, "text": text, "code": None, "signal": None, "at": 1760000000.0, "last_lines": []} | fields
+    ended = {"at": 1760000000.0, "launch": 1, "last_lines": []}
+    return {"kind": kind, "text": text, "code": None, "signal": None} | ended | fields
 
 
 def event_of(kind: str = "state", model: str | None = "m", **fields: Any) -> Message:

@@ -119,11 +119,13 @@ def test_what_processes_are_for() -> None:
     family = [
         *(Process(1, 0, own, 1, 1024), Process(2, 1, "gunicorn", 1, None), Process(3, 2, "gunicorn", 1, 2048)),
         *(Process(4, 1, "python -P -m supervisor.forkserver", 1, 4096), Process(5, 1, "x", 9, None)),
-        *(Process(7, 1, "x", 9, None), Process(8, 1, own, 1, 512)),
+        *(Process(7, 1, "x", 9, None), Process(8, 1, "python -I -S /x/guard_program.py", 1, 512)),
+        *(Process(10, 1, own, 1, 256), Process(11, 1, "sleep 7776", 1, 64)),
         Process(9, 1, "llama-router: vocabulary of a", 1, 2048),
     ]
     rows = processes(answer, family, {5: 99.6})
-    names = ["supervisor", "web tier", "web worker", "forkserver", "a", "b#2", "guard", "vocabulary"]
+    names = ["supervisor", "web tier", "web worker", "forkserver", "a", "b#2", "guard"]
+    names += ["supervisor's fork", "of a model", "vocabulary"]
     assert [row["name"] for row in rows] == names
     assert [row["memory"] for row in rows][4:6] == ["1.0 MiB", "–"]
     assert [row["cpu"] for row in rows][3:5] == ["–", "100 %"]

@@ -121,7 +121,7 @@ def filled(
     activity = Activity(folder)
     activity.ask(lambda connection: keep(connection, [("m", at, 1, *last)], NOW))
     status = {"since": started, "models": [model("never sampled", **READY), model("m", **of)]}
-    found = activity.ask(lambda connection: gaps(connection, status, NOW))
+    found = activity.ask(lambda connection: gaps(connection, status, {"m": 7}, NOW))
     activity.close()
     assert {each[0] for each in found} <= {"m"}
     assert all(each[3:] == (0, 0) for each in found)
@@ -141,7 +141,7 @@ def test_until_it_is_used(tmp_path: Path, use: dict[str, int]) -> None:
 @pytest.mark.parametrize("state", ["stopped", "failed", "starting", "ready", "stopping"])
 def test_until_it_was_unloaded(tmp_path: Path, state: str) -> None:
     """Whatever became of it, its memory was that of the last sample."""
-    ended = reason("idle", "was idle") | {"at": LAST + 25.0}
+    ended = reason("idle", "was idle", at=LAST + 25.0, launch=7)
     of = {"state": state, "since": LAST + 25.0, "reason": ended, **USED}
     assert filled(tmp_path, of) == [(LAST + 10, 1), (LAST + 20, 1)]
 
@@ -150,7 +150,8 @@ def test_until_it_was_unloaded(tmp_path: Path, state: str) -> None:
     "case",
     [
         {"of": {"state": "stopped"}},
-        {"of": {"state": "stopped", "reason": reason("idle", "was idle") | {"at": LAST - 1.0}}},
+        {"of": {"state": "stopped", "reason": reason("idle", "was idle", at=LAST - 1.0, launch=7)}},
+        {"of": {"state": "stopped", "reason": reason("idle", "was idle", at=LAST + 25.0, launch=8)}},
         {"of": READY | {"since": LAST + 1.0}},
         {"of": READY, "last": (1, 0)},
         {"of": READY, "last": (0, 1)},
@@ -160,7 +161,8 @@ def test_until_it_was_unloaded(tmp_path: Path, state: str) -> None:
     ],
 )
 def test_nothing_is_made_up(tmp_path: Path, case: dict[str, Any]) -> None:
-    """It never ran; it ended before; it was started anew; it was in use; so was llama-router; there is no gap."""
+    """It never ran; it ended before; the run that ended is another one; it was started anew; it was in use; so was
+    llama-router; there is no gap."""
     assert filled(tmp_path, **case) == []
 
 

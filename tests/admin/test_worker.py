@@ -70,6 +70,17 @@ def test_ready_comes_from_the_workers_alone(fake: FakeSupervisor, tmp_path: Path
         tier.close()
 
 
+def test_it_ends_without_a_word(fake: FakeSupervisor, tmp_path: Path) -> None:
+    tier = WebTier(tmp_path, workers=2)
+    tier.start()
+    try:
+        assert tier.request("GET", "/health").status == 200
+        assert tier.terminate() == 0
+        assert tier.log_text() == ""
+    finally:
+        tier.close()
+
+
 def test_a_killed_worker_is_replaced(tier: WebTier) -> None:
     (first,) = tier.worker_pids()
     os.kill(first, signal.SIGKILL)
@@ -94,8 +105,10 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
 
 def test_others_are_served_while_a_body_of_tiny_chunks_is_read(tier: WebTier) -> None:
     (worker,) = tier.worker_pids()
-    with tier.connect() as slow, tier.connect() as quick:
+    with ExitStack() as stack:
+        slow = stack.enter_context(tier.connect())
         os.kill(worker, signal.SIGSTOP)  # so that all of the body is there when the first byte is read
+        quick = stack.enter_context(tier.connect())  # and that this one is yet to be accepted
         slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         slow.sendall(b"1\r\n \r\n" * 100_000 + b"0\r\n\r\n")
         quick.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -16,7 +16,7 @@ from admin import sessions
 from admin.cors import is_dashboard
 from supervisor.access import known
 from supervisor.core.access import RoleName
-from supervisor.web_tier import ARGV
+from supervisor.web_tier import ARGV, DIRECTORY
 
 DEADLINE = 20.0
 REPLACING = """
@@ -130,7 +130,9 @@ class WebTier:
             **self.environment,
         }
         self.log = (self.runtime_dir / "web.log").open("w+b")
-        self.process = subprocess.Popen(self._argv(), env=environment, pass_fds=(fd,), stderr=self.log, stdout=self.log)
+        self.process = subprocess.Popen(
+            self._argv(), cwd=DIRECTORY, env=environment, pass_fds=(fd,), stderr=self.log, stdout=self.log
+        )
         self.address = self.listener.getsockname()
 
     def _argv(self) -> list[str]:

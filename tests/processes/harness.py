@@ -129,6 +129,7 @@ class Supervisor:
         self._gates: dict[str, Gate] = {}
         self._since = 0
         self.expected = 0
+        self.cwd = ROOT
         self.config = self.directory / "config.yaml"
         self.presets.mkdir()
         daemon = f"listen: {self.listen}\nweb: {{workers: 1}}\nmax_models: {max_models}\n"
@@ -174,7 +175,7 @@ class Supervisor:
         self._since = 0  # each one numbers its events from 1
         with self.log.open("ab") as log, Path("/dev/zero").open("rb") as stdin:
             self.process = subprocess.Popen(
-                self.argv(), cwd=ROOT, env=environment, stdin=stdin, stdout=log, stderr=stderr or log
+                self.argv(), cwd=self.cwd, env=environment, stdin=stdin, stdout=log, stderr=stderr or log
             )
         return Process(self.process.pid)
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import ROOT
+from harness import ROOT, Supervisor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -252,3 +252,13 @@ def test_the_longest_socket_path_can_be_bound_and_a_longer_one_is_refused(tmp_pa
         check_socket_length(Path(f"{longest}x"))
     with pytest.raises(CannotCreate):
         check_socket_length(Path("/" + "é" * 54))
+
+
+def test_no_module_from_where_it_is_started_gets_into_the_web_tier(tmp_path: Path) -> None:
+    """Django projects have an `admin`; and what lies in a stranger's directory is not to be executed."""
+    (tmp_path / "admin").mkdir()
+    for name in ("admin/__init__.py", "flask.py", "gunicorn.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong one')\n")
+    with Supervisor() as supervisor:
+        supervisor.cwd = tmp_path
+        supervisor.start(until="READY=1")
