@@ -271,5 +271,10 @@ def _begin(parser: Any) -> bytes:
     if not parser.finish_body():
         raise StopIteration
     parser.mesg = None  # or the parser would look at its body again
-    begin: bytes = parser.unreader.begin()
+    client = parser.unreader.sock
+    client.settimeout(None)  # how long a connection may rest is not for a stall to say
+    try:
+        begin: bytes = parser.unreader.begin()
+    finally:
+        client.settimeout(STALL_SECONDS)
     return begin

@@ -289,3 +289,16 @@ def test_the_supervisors_unix_socket_stays(fake: FakeSupervisor, tmp_path: Path)
         assert Path(tier.address).is_socket()
     finally:
         tier.close()
+
+
+def test_a_connection_may_rest_for_longer_than_a_stall(fake: FakeSupervisor, tmp_path: Path) -> None:
+    tier = WebTier(tmp_path, constants={"admin.worker.STALL_SECONDS": 0.3})
+    tier.start()
+    try:
+        with tier.connect() as client:
+            for _ in range(2):
+                client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert read_until(client, b"}").startswith(b"HTTP/1.1 200 ")
+                assert not select.select([client], [], [], 1.0)[0], "it is not closed"
+    finally:
+        tier.close()
