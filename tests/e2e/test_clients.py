@@ -137,7 +137,8 @@ def test_responses(both: Served) -> None:
     create = both.openai().responses.create
     whole = create(model=NATIVE, input="Say hello.", max_output_tokens=12, temperature=0)
     assert whole.output_text
-    kinds = [event.type for event in create(model=NATIVE, input="Say hello.", max_output_tokens=8, stream=True)]
+    stream = create(model=NATIVE, input="Say hello.", max_output_tokens=8, temperature=0, stream=True)
+    kinds = [event.type for event in stream]
     assert kinds[0] == "response.created" and kinds[-1] == "response.completed"
     assert kinds.count("response.output_text.delta") > 2
 
