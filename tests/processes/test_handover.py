@@ -116,8 +116,8 @@ def test_descriptors_are_not_passed_on(document: bytes, tmp_path: Path) -> None:
 
 
 def test_the_whole_configuration_is_told() -> None:
-    """All but what the fleet has, and the files as they were read."""
-    known = {field.name for field in fields(Configuration)} - {"presets", "aliases", "sources"}
+    """All but what the fleet has, and the files as they were read and parsed."""
+    known = {field.name for field in fields(Configuration)} - {"presets", "aliases", "sources", "files"}
     assert set(InUse.__struct_fields__) - {"listen", "wrong"} == known
 
 
