@@ -125,6 +125,6 @@ def test_whatever_is_known_of_a_process_is_told_or_made_anew() -> None:
     """A field that is added belongs into Process, or here."""
     known = {field.name for kind in (Launch, Child, Source, Running) for field in fields(kind)}
     of_the_same = {"number": "launch", "fd": "log", "instance": "name"}
-    made_anew = {"env", "cleanup", "pass_fd", "fork", "dialect", "limits", "took", "child", "source"}
+    made_anew = {"env", "directory", "cleanup", "pass_fd", "fork", "dialect", "limits", "took", "child", "source"}
     told = {of_the_same.get(name, name) for name in known - made_anew}
     assert told == set(Process.__struct_fields__)
