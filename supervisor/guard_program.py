@@ -10,11 +10,12 @@ import os
 import sys
 
 SIGKILL = 9
+LAST_FD = 65536  # where there is no close_range(2), each is closed by itself, and the limit may be a thousand million
 
 
 def main(mark: bytes, cgroups: bytes) -> None:
     """The whole life."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what the supervisor was started with may be waited for by others
+    os.closerange(3, LAST_FD)  # what the supervisor was started with may be waited for by others
     groups: set[int] = set()
     for line in sys.stdin:
         change = groups.add if line[0] == "+" else groups.discard
