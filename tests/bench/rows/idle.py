@@ -10,7 +10,7 @@ from tests.bench.routers.router import Router
 from tests.bench.scenes import IDLE, Effort
 from tests.bench.wire import Broken, ask
 
-SETTLED = 5.0  # seconds after the last answer, in which what follows it, such as measuring, comes to its end
+SETTLED = 12.0  # seconds after the last answer, in which what follows it, measuring and a last sample, comes to its end
 
 
 def measure(router: Router, effort: Effort) -> list[Reading]:
