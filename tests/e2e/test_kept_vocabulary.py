@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from served import Served, Weights, gguf
 OTHER = "other"
 PROMPT = "Names of three cities in France:"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+GEMMAS_TOKENS = 262144
 WITHOUT = "but for its vocabulary"
 
 
@@ -113,6 +116,59 @@ def test_a_file_that_was_replaced_is_read_anew(swapping: Served) -> None:
         model="m", prompt="The capital of France is", max_tokens=8, temperature=0
     )
     assert "France" in said.choices[0].text
+
+
+REPLACED_AMID = """
+import os, sys
+from supervisor import model_server_load as loading
+
+path, new = sys.argv[1:]
+settings = {"model": path, "n_ctx": 64}
+
+def replace_it(done):
+    if os.path.exists(new):
+        os.replace(new, path)
+
+loading.keep(settings)
+model, _ = loading.load(settings, replace_it)
+print(model.llama.n_vocab())
+"""
+
+
+def test_a_file_that_is_replaced_amid_its_load(tmp_path: Path) -> None:
+    """What is served is the new one with its own vocabulary, whichever of the two the weights were read from."""
+    path, new = tmp_path / "m.gguf", tmp_path / "new.gguf"
+    shutil.copy(gguf(), path)
+    shutil.copy(gguf("gemma"), new)
+    command = [sys.executable, "-c", REPLACED_AMID, str(path), str(new)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert int(run.stdout) == GEMMAS_TOKENS, run.stderr
+    assert f"loading {path} with its vocabulary: {path} has changed" in run.stderr
+
+
+CHANGED_IN_PLACE = """
+import os, sys
+from supervisor import model_server_load as loading
+
+path = sys.argv[1]
+before = os.stat(path)
+check = loading.keep({"model": path})
+check()
+with open(path, "r+b") as file:
+    file.seek(-1, os.SEEK_END)
+    file.write(b"x")
+os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+check()
+"""
+
+
+def test_a_file_that_is_changed_in_place_is_another_one_though_its_time_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    shutil.copy(gguf(), path)
+    command = [sys.executable, "-c", CHANGED_IN_PLACE, str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert run.stderr.rstrip().endswith(f"OSError: {path} has changed")
+    assert run.stderr.count("in check") == 1
 
 
 def put_in_place(new: Path, path: Path) -> None:

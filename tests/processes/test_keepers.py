@@ -184,6 +184,15 @@ def test_one_that_cannot_keep_is_tried_once(swapping: Swapping, step: str, told:
     kept(supervisor)
 
 
+def test_one_that_could_not_keep_is_tried_again_after_a_while(swapping: Swapping) -> None:
+    supervisor = swapping("import supervisor.keepers as k; k.RETRY_SECONDS = 0.0\n")
+    model(supervisor, "m", keep=("fail=exit:no vocabulary here",))
+    for times in (1, 2):
+        use(supervisor, "m")
+        use(supervisor, "n")
+        says(supervisor, "the vocabulary of m is not kept: its process exited with code 1", times)
+
+
 def test_while_it_reads_the_forkserver_forks(swapping: Swapping) -> None:
     supervisor = swapping()
     gate = supervisor.gate("kept")
